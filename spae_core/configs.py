@@ -1,0 +1,247 @@
+"""Every number that defines a model, and the presets that name sets of them.
+
+Source: arXiv 2306.17842, implementation details. What the paper does not have is marked "not in the paper" and is
+off in the paper's preset.
+
+Letters: C embedding_dim, F base_channels, H×W latent grid, D number of layers, V codebook size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import log2
+from typing import Literal
+
+from spae_core.errors import ModelError
+
+Grid = tuple[int, int]
+IMAGE_LAYER_GRIDS: tuple[Grid, ...] = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (16, 16))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """One half of the autoencoder, read from the pixels inwards.
+
+    Attributes:
+        base_channels: F, channels at the finest scale.
+        channel_multipliers: Channels of each scale as multiples of F, fine to coarse. Scales are a factor 2 apart.
+        num_residual_blocks: Residual blocks a scale.
+        num_middle_blocks: Residual blocks after (encoder) or before (decoder) the scales.
+        patch_size_px: Side of the pixel square the first convolution takes in at once; 1 is the paper's 3×3 stem.
+            Not in the paper for values over 1: a cheaper network for CPUs.
+        norm_groups: Groups of each GroupNorm.
+    """
+
+    base_channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    num_residual_blocks: int = 2
+    num_middle_blocks: int = 2
+    patch_size_px: int = 1
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse widths that GroupNorm cannot split and patches that pixel shuffling cannot undo."""
+        if self.base_channels % self.norm_groups:
+            raise ModelError(
+                f"base_channels: expected a multiple of norm_groups ({self.norm_groups}), "
+                f"got {self.base_channels}. Change one of the two."
+            )
+        if self.patch_size_px < 1 or log2(self.patch_size_px) % 1:
+            raise ModelError(f"patch_size_px: expected a power of 2, got {self.patch_size_px}. Use 1, 2, 4 or 8.")
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along one axis."""
+        return self.patch_size_px << (len(self.channel_multipliers) - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PyramidConfig:
+    """Which latent cells carry a token in which layer.
+
+    Attributes:
+        layer_grids: (h, w) of each layer, coarse to fine; the last is the latent grid H×W.
+    """
+
+    layer_grids: tuple[Grid, ...] = IMAGE_LAYER_GRIDS
+
+    def __post_init__(self) -> None:
+        """Refuse pyramids that shrink or whose layers do not divide the latent grid."""
+        if not self.layer_grids:
+            raise ModelError("layer_grids: expected at least one layer, got none. Give (h, w) for every layer.")
+        height, width = self.layer_grids[-1]
+        previous = (1, 1)
+        for grid in self.layer_grids:
+            divides = height % grid[0] == 0 and width % grid[1] == 0
+            grows = grid[0] >= previous[0] and grid[1] >= previous[1]
+            if not (divides and grows):
+                raise ModelError(
+                    f"layer_grids: expected monotone layers that divide the latent grid {height}×{width}, "
+                    f"got {self.layer_grids}. Layer {grid} does not fit."
+                )
+            previous = grid
+
+    @property
+    def num_layers(self) -> int:
+        """D, the number of layers."""
+        return len(self.layer_grids)
+
+    @property
+    def grid(self) -> Grid:
+        """(H, W) of the latent grid."""
+        return self.layer_grids[-1]
+
+    @property
+    def cumulative_tokens(self) -> tuple[int, ...]:
+        """Tokens of an image when the first 1, 2, … D layers are used."""
+        totals, total = [], 0
+        for height, width in self.layer_grids:
+            total += height * width
+            totals.append(total)
+        return tuple(totals)
+
+    @property
+    def first_decodable_layer(self) -> int:
+        """The number of layers from which on every cell owns a token."""
+        return self.layer_grids.index(self.grid) + 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantizerConfig:
+    """How latents become codebook entries.
+
+    Attributes:
+        kind: `saq`, streaming average quantization, or `residual`, the paper's baseline.
+        commitment_weight: β of the commitment loss.
+        commitment_reduction: How ‖·‖² is read over the C channels. The paper's `sum` crushes long codes into one;
+            `mean` does not.
+        trainable_projection: Learn the map from the LLM's rows to the lookup space (VQGAN-LC). Not in the paper.
+    """
+
+    kind: Literal["saq", "residual"] = "saq"
+    commitment_weight: float = 0.33
+    commitment_reduction: Literal["sum", "mean"] = "sum"
+    trainable_projection: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedWordsConfig:
+    """A semantic head that names the picture in the top layers. Not in the paper.
+
+    Attributes:
+        num_layers: Layers whose words the head chooses, as one ranked list in raster order.
+        text_dim: Width of the text vectors it reads.
+        hidden_dim: Width of its two hidden layers.
+        num_classes: Classes of the frozen classifier whose probabilities weight the class text vectors.
+    """
+
+    num_layers: int = 3
+    text_dim: int = 384
+    hidden_dim: int = 768
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpaeConfig:
+    """A whole model.
+
+    Attributes:
+        name: Name of the preset it came from; recorded in every dataset.
+        image_size_px: Side of the square picture.
+        embedding_dim: C, width of the latents and of the lookup space.
+        encoder: Pixels to latents.
+        decoder: Latents to pixels.
+        pyramid: Layers of tokens.
+        quantizer: Latents to tokens.
+        ownership_embedding: Tell the networks which layer first owns each cell. Not in the paper.
+        ranked_words: Semantic head for the top layers, or None as in the paper.
+    """
+
+    name: str
+    image_size_px: int = 128
+    embedding_dim: int = 1536
+    encoder: NetworkConfig = field(default_factory=NetworkConfig)
+    decoder: NetworkConfig = field(default_factory=NetworkConfig)
+    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    ownership_embedding: bool = False
+    ranked_words: RankedWordsConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse networks whose stride does not lead from the picture to the latent grid."""
+        for half, network in (("encoder", self.encoder), ("decoder", self.decoder)):
+            side = self.image_size_px / network.downsampling
+            if (side, side) != self.pyramid.grid:
+                raise ModelError(
+                    f"{half}: expected {self.image_size_px} px to meet the latent grid {self.pyramid.grid}, "
+                    f"got {side:g}×{side:g}. Change channel_multipliers or patch_size_px."
+                )
+
+
+def spae_b_128() -> SpaeConfig:
+    """The paper's image model: 59.4M parameters in encoder and decoder, 597 tokens."""
+    return SpaeConfig(name="spae-b-128")
+
+
+def spae_8_128() -> SpaeConfig:
+    """The paper's SPAE-8: two more 16×16 layers, 1109 tokens."""
+    return SpaeConfig(name="spae-8-128", pyramid=PyramidConfig(layer_grids=(*IMAGE_LAYER_GRIDS, (16, 16), (16, 16))))
+
+
+def spae_smol_128() -> SpaeConfig:
+    """The model in this repository: SmolLM2's words, a 32-d lookup space, small enough to train on a CPU."""
+    return SpaeConfig(
+        name="spae-smol-128",
+        embedding_dim=32,
+        encoder=NetworkConfig(
+            base_channels=128,
+            channel_multipliers=(1, 2),
+            num_residual_blocks=1,
+            num_middle_blocks=1,
+            patch_size_px=4,
+        ),
+        decoder=NetworkConfig(base_channels=64, channel_multipliers=(1, 2, 4), num_middle_blocks=1, patch_size_px=2),
+        quantizer=QuantizerConfig(commitment_weight=0.33, commitment_reduction="mean"),
+        ownership_embedding=True,
+        ranked_words=RankedWordsConfig(),
+    )
+
+
+def tiny() -> SpaeConfig:
+    """A model for tests: 32×32 px, 4 layers, milliseconds on a CPU."""
+    network = NetworkConfig(
+        base_channels=8,
+        channel_multipliers=(1, 2),
+        num_residual_blocks=1,
+        num_middle_blocks=1,
+        patch_size_px=4,
+        norm_groups=4,
+    )
+    return SpaeConfig(
+        name="tiny",
+        image_size_px=32,
+        embedding_dim=8,
+        encoder=network,
+        decoder=network,
+        pyramid=PyramidConfig(layer_grids=((1, 1), (2, 2), (4, 4), (4, 4))),
+    )
+
+
+PRESETS: dict[str, Callable[[], SpaeConfig]] = {
+    "spae-b-128": spae_b_128,
+    "spae-8-128": spae_8_128,
+    "spae-smol-128": spae_smol_128,
+    "tiny": tiny,
+}
+
+
+def preset(name: str) -> SpaeConfig:
+    """Build the preset called `name`.
+
+    Raises:
+        ModelError: If there is none of that name; the message lists all.
+    """
+    if name not in PRESETS:
+        raise ModelError(f"preset: expected one of {', '.join(PRESETS)}, got '{name}'. See docs/concepts.md.")
+    return PRESETS[name]()

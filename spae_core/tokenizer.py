@@ -1,0 +1,190 @@
+"""Pictures to word pyramids and back: the whole model behind four verbs.
+
+`tokenize` and `detokenize` are the whole way; `encode` and `decode` its continuous halves.
+
+Source: arXiv 2306.17842.
+
+Letters: B batch, C embedding_dim, H×W latent grid, D number of layers, S image side in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spae_core.configs import SpaeConfig, preset
+from spae_core.decoder import Decoder
+from spae_core.encoder import Encoder
+from spae_core.errors import ModelError
+from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.model_files import hash_model, load_model, save_model, serialize_weights
+from spae_core.quantizer import StreamingAverageQuantizer
+from spae_core.semantic_head import RankedWords
+from spae_core.structs import TokenPyramid
+
+
+class SpaeTokenizer(nn.Module):
+    """A SPAE model with its codebook.
+
+    Attributes:
+        config: Its settings.
+        codebook: Its words.
+    """
+
+    def __init__(self, config: SpaeConfig, codebook: LexicalCodebook) -> None:
+        """Build the model with random weights.
+
+        Raises:
+            ModelError: If the codebook does not fit the config.
+        """
+        super().__init__()
+        self.config = config
+        self.codebook = codebook
+        ownership_layers = config.pyramid.num_layers if config.ownership_embedding else 0
+        self.encoder = Encoder(config.encoder, config.embedding_dim, ownership_layers)
+        self.decoder = Decoder(config.decoder, config.embedding_dim, ownership_layers)
+        self.quantizer = StreamingAverageQuantizer(config.quantizer, config.pyramid, codebook, config.embedding_dim)
+        self.ranked_words: RankedWords | None = None
+        if config.ranked_words is not None:
+            self.ranked_words = RankedWords(config.ranked_words, config.embedding_dim).eval().requires_grad_(False)
+
+    @classmethod
+    def from_preset(cls, name: str, codebook: LexicalCodebook) -> SpaeTokenizer:
+        """Build the preset `name` with random weights; see `spae_core.configs.PRESETS`."""
+        return cls(preset(name), codebook)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, device: str | torch.device = "cpu") -> SpaeTokenizer:
+        """Load a trained model, ready to use.
+
+        Args:
+            name_or_path: A model that comes along (`spae-smol-128`) or a folder written by `save_pretrained`.
+            device: Where to put it.
+
+        Raises:
+            ModelError: If it is unknown, damaged, or its codebook is another one.
+        """
+        files = load_model(name_or_path)
+        model = cls(files.config, files.codebook)
+        absent, unknown = model.load_state_dict(files.weights, strict=False)
+        if absent or unknown:
+            raise ModelError(
+                f"model {name_or_path}: expected the weights of {files.config.name}, got {len(absent)} absent "
+                f"(first: {absent[:1]}) and {len(unknown)} unknown (first: {unknown[:1]}). Copy the model again."
+            )
+        return model.eval().to(device)
+
+    def save_pretrained(self, folder: str | Path, training: Mapping[str, Any] | None = None) -> None:
+        """Write `config.json`, `model.safetensors` and `codebook.safetensors`; a trained projection is baked in."""
+        model = self.baked()
+        save_model(folder, model.config, model.state_dict(), model.codebook, training)
+
+    def baked(self) -> SpaeTokenizer:
+        """The same model with a fixed codebook in place of a trained projection; itself when there is none."""
+        if self.quantizer.projection is None:
+            return self
+        codebook = LexicalCodebook(
+            embeddings=self.quantizer.table().detach(),
+            token_ids=self.codebook.token_ids,
+            words=self.codebook.words,
+            source=f"{self.codebook.source}, trained projection",
+            settings=self.codebook.settings,
+        )
+        fixed = replace(self.config, quantizer=replace(self.config.quantizer, trainable_projection=False))
+        model = SpaeTokenizer(fixed, codebook)
+        model.load_state_dict({k: v for k, v in self.state_dict().items() if k != "quantizer.projection.weight"})
+        return model.train(self.training)
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Identity of settings and weights as stored; read it when training is over."""
+        return hash_model(self.config, serialize_weights(self.state_dict()))
+
+    @property
+    def codebook_sha256(self) -> str:
+        """Identity of the codebook."""
+        return self.codebook.sha256
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.quantizer.entries.device
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, S, S) in [0, 1] to latents (B, C, H, W)."""
+        side = self.config.image_size_px
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side) or not images.is_floating_point():
+            raise ModelError(
+                f"images: expected float (B, 3, {side}, {side}) in [0, 1], got {images.dtype} {tuple(images.shape)}. "
+                "Resize and crop first, and divide bytes by 255."
+            )
+        latents: Tensor = self.encoder(images, self.quantizer.subsampler.first_owner)
+        return latents
+
+    def decode(self, quantized: Tensor) -> Tensor:
+        """Map vectors (B, C, H, W) to images (B, 3, S, S), clamped to [0, 1]."""
+        images: Tensor = self.decoder(quantized, self.quantizer.subsampler.first_owner)
+        return images.clamp(0, 1)
+
+    def given_words(self, images: Tensor) -> Tensor | None:
+        """Entries that the semantic head fixes: int64 (B, D, H, W), −1 elsewhere; None without a head."""
+        if self.ranked_words is None or self.config.ranked_words is None:
+            return None
+        num_layers = self.config.ranked_words.num_layers
+        num_words = self.config.pyramid.cumulative_tokens[num_layers - 1]
+        return self.place_words(self.ranked_words(images, self.quantizer.table(), num_words))
+
+    def place_words(self, ranked: Tensor) -> Tensor:
+        """Lay ranked words (B, R) out in the top layers, raster order: int64 (B, D, H, W), −1 elsewhere."""
+        height, width = self.config.pyramid.grid
+        given = ranked.new_full((len(ranked), self.config.pyramid.num_layers, height, width), -1)
+        start = 0
+        for layer, (layer_height, layer_width) in enumerate(self.config.pyramid.layer_grids):
+            if start >= ranked.shape[1]:
+                break
+            words = ranked[:, start : start + layer_height * layer_width]
+            given[:, layer] = self.quantizer.subsampler.scatter(words.view(-1, layer_height, layer_width), layer)
+            start += layer_height * layer_width
+        return given
+
+    @torch.inference_mode()
+    def tokenize(self, images: Tensor) -> TokenPyramid:
+        """Turn pictures into word pyramids.
+
+        Args:
+            images: float32 (B, 3, S, S) in [0, 1].
+
+        Returns:
+            All D layers. Equal pictures in batches of equal size give equal tokens.
+        """
+        images = images.to(self.device)
+        assignment = self.quantizer.assign(self.encode(images), given=self.given_words(images))
+        return TokenPyramid(code_indices=self.quantizer.to_layers(assignment.indices), codebook=self.codebook)
+
+    @torch.inference_mode()
+    def detokenize(self, pyramid: TokenPyramid, num_layers: int | None = None) -> Tensor:
+        """Turn word pyramids back into pictures.
+
+        Args:
+            pyramid: Tokens of this model's codebook.
+            num_layers: Layers to use, 1 to those present. Default: all present.
+
+        Returns:
+            float32 (B, 3, S, S) in [0, 1].
+
+        Raises:
+            ModelError: If the pyramid is of another codebook.
+        """
+        if pyramid.codebook.sha256 != self.codebook.sha256:
+            raise ModelError(
+                f"pyramid: expected tokens of codebook {self.codebook.sha256}, got {pyramid.codebook.sha256}. "
+                "Decode with the model that made them."
+            )
+        indices = tuple(layer.to(self.device) for layer in pyramid.code_indices)
+        return self.decode(self.quantizer.lookup(indices, num_layers))

@@ -1,0 +1,358 @@
+"""The training loop: draw, encode, quantize, decode, compare, step.
+
+The trainer yields a `StepReport` after each step; who watches (log file, curves, progress bar) is not its business.
+
+Source: arXiv 2306.17842, sections on losses and appendix on implementation.
+
+Letters: N crops, S image side, B batch, D number of layers, C embedding_dim, V codebook size, T text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from spae_core.adversary import Adversary
+from spae_core.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from spae_core.errors import ModelError, TrainingError
+from spae_core.losses import dynamic_weight, entropy_loss, reconstruction_loss
+from spae_core.matched_start import match_latents_to_codebook
+from spae_core.metrics import LayerCodeStatistics, codebook_perplexity
+from spae_core.model_files import config_to_json
+from spae_core.perceptual import Lpips
+from spae_core.semantic_guidance import semantic_candidates, semantic_guidance_loss, semantic_similarity
+from spae_core.structs import Assignment
+from spae_core.tokenizer import SpaeTokenizer
+from spae_core.training_batches import TrainingBatch, draw_batch, step_generator
+from spae_core.training_config import TrainingConfig
+
+FROZEN = "ranked_words."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingData:
+    """What is trained on.
+
+    Attributes:
+        crops: uint8 (N, S, S, 3).
+        given: int64 (N, D, H, W), entries a semantic head fixes, −1 elsewhere; None without one.
+        image_features: (N, T) of unit norm, for the semantic guidance loss; None without it.
+        word_features: (V, T) of unit norm, by the same encoder.
+    """
+
+    crops: NDArray[np.uint8]
+    given: Tensor | None = None
+    image_features: Tensor | None = None
+    word_features: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """What a step did.
+
+    Attributes:
+        step: Steps done, from 1.
+        losses: Each term before its weight, and `total`; nats or squared units.
+        learning_rate: Of this step.
+        gradient_norm: Global norm before clipping.
+        perplexity: Of each layer's codes since the last report that had them (every `log_every` steps, and after the
+            first); empty otherwise.
+        checkpoint: The file written after this step, if one was.
+    """
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    perplexity: tuple[float, ...] = ()
+    checkpoint: Path | None = None
+
+
+class Trainer:
+    """Trains a tokenizer's encoder, decoder and (if any) projection; words and semantic head stay as they are.
+
+    Attributes:
+        model: What is trained.
+        averaged: The same model with averaged weights, for evaluation.
+        step: Steps done.
+    """
+
+    def __init__(
+        self,
+        model: SpaeTokenizer,
+        recipe: TrainingConfig,
+        data: TrainingData,
+        folder: Path,
+        *,
+        lpips: Lpips | None = None,
+        device: str = "cpu",
+    ) -> None:
+        """Set up optimizers; resume from the newest checkpoint in `folder` if there is one.
+
+        Raises:
+            ModelError: If the checkpoint belongs to another preset, codebook or recipe.
+        """
+        self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
+        self.model = model.to(device).train()
+        self.lpips = lpips.to(device) if lpips is not None and recipe.perceptual_weight else None
+        self.step = 0
+        if recipe.perceptual_weight and lpips is None:
+            raise ModelError(
+                "perceptual_weight: expected LPIPS weights beside it, got none. Give them, or set it to 0."
+            )
+        if recipe.semantic.weight and (data.image_features is None or data.word_features is None):
+            raise ModelError(
+                "semantic.weight: expected image and word features beside it, got none. Give them, or set it to 0."
+            )
+        if recipe.matched_start:
+            batch = self._draw(0)
+            match_latents_to_codebook(model, batch.images, batch.first_owner)
+        if recipe.channels_last:
+            for half in (model.encoder, model.decoder):
+                half.to(memory_format=torch.channels_last)
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
+        self.averaging = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+        window = recipe.window_cells * model.config.encoder.downsampling or model.config.image_size_px
+        self.adversary = Adversary(recipe, image_size_px=window, device=device) if recipe.adversarial.weight else None
+        if recipe.compile_networks:
+            model.encoder.compile()
+            model.decoder.compile()
+            if self.lpips is not None:
+                self.lpips.compile()
+        self.statistics = LayerCodeStatistics(model.config.pyramid.num_layers, model.codebook.codebook_size)
+        checkpoints = list_checkpoints(folder)
+        if checkpoints:
+            self._restore(checkpoints[-1])
+
+    @property
+    def averaged(self) -> SpaeTokenizer:
+        """The model with averaged weights, in evaluation mode."""
+        model = self.averaging.module
+        assert isinstance(model, SpaeTokenizer)
+        return model.eval()
+
+    def steps(self) -> Iterator[StepReport]:
+        """Train until the recipe's last step, yielding after each.
+
+        Raises:
+            TrainingError: If a loss is NaN or infinite. The last checkpoint stays and the message names it.
+        """
+        recipe = self.recipe
+        while self.step < recipe.num_steps:
+            losses, gradient_norm, learning_rate = self._advance()
+            self.step += 1
+            perplexity: tuple[float, ...] = ()
+            if self.step == 1 or self.step % recipe.log_every == 0:
+                perplexity = self._running_perplexity()
+                self.statistics.reset()
+            checkpoint = None
+            if self.step % recipe.checkpoint_every == 0 or self.step == recipe.num_steps:
+                checkpoint = save_checkpoint(self.folder, self.step, self.identity(), self._state())
+            yield StepReport(
+                step=self.step,
+                losses=losses,
+                learning_rate=learning_rate,
+                gradient_norm=gradient_norm,
+                perplexity=perplexity,
+                checkpoint=checkpoint,
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this run."""
+        recipe = asdict(self.recipe)
+        for about_watching in ("log_every", "evaluate_every", "checkpoint_every"):
+            del recipe[about_watching]
+        return {
+            "config": config_to_json(self.model.config),
+            "codebook_sha256": self.model.codebook_sha256,
+            "recipe": recipe,
+            "num_crops": len(self.data.crops),
+        }
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to the final share; `step` counts from 0."""
+        recipe = self.recipe
+        if step < recipe.warmup_steps:
+            return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+        progress = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
+        cosine = 0.5 * (1 + float(np.cos(np.pi * progress)))
+        return recipe.learning_rate * (recipe.final_learning_rate + (1 - recipe.final_learning_rate) * cosine)
+
+    def _draw(self, step: int) -> TrainingBatch:
+        recipe = self.recipe
+        return draw_batch(
+            self.data.crops,
+            self.data.given,
+            self.model.quantizer.subsampler,
+            seed=recipe.seed,
+            step=step,
+            batch_size=recipe.batch_size,
+            window_cells=recipe.window_cells,
+        )
+
+    def _advance(self) -> tuple[dict[str, float], float, float]:
+        recipe, generator = self.recipe, step_generator(self.recipe.seed + 1, self.step)
+        learning_rate = self.learning_rate_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        batch = self._draw(self.step)
+        images = batch.images.to(self.device)
+        if recipe.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        decoded, assignment = self._reconstruct(batch, images, self._draw_depth(generator))
+        terms = self._appearance_terms(decoded, images, assignment, generator)
+        adversarial = 0.0
+        if self.adversary is not None and self.step >= recipe.adversarial.start_step:
+            terms["adversarial"] = self.adversary.generator_loss(decoded)
+            adversarial = recipe.adversarial.weight
+        weights = {
+            "reconstruction": recipe.reconstruction_weight,
+            "commitment": 1.0,
+            "codebook": 1.0,
+            "perceptual": recipe.perceptual_weight,
+            "entropy": recipe.entropy_weight,
+            "adversarial": adversarial,
+        }
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        if recipe.semantic.weight:
+            terms["semantic"] = semantic = self._semantic_term(assignment, batch.indices, generator)
+            scale = dynamic_weight(total, semantic) if recipe.semantic.dynamic_weight else 1.0
+            total = total + recipe.semantic.weight * scale * semantic
+        terms["total"] = total
+        self._refuse_not_finite(terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_clip_norm or float("inf"))
+        self._refuse_not_finite({"gradient_norm": norm})
+        self.optimizer.step()
+        self.averaging.update_parameters(self.model)
+        if self.adversary is not None and self.step >= recipe.adversarial.start_step:
+            terms |= self.adversary.step(images, decoded.detach(), learning_rate, self.step)
+        with torch.no_grad():
+            owned = [assignment.indices[:, layer] for layer in range(assignment.indices.shape[1])]
+            self.statistics.update([layer[layer >= 0].cpu() for layer in owned])
+        return {name: term.item() for name, term in terms.items()}, norm.item(), learning_rate
+
+    def _draw_depth(self, generator: torch.Generator) -> int:
+        pyramid = self.model.config.pyramid
+        first = pyramid.first_decodable_layer if self.recipe.window_cells else 1
+        dropped = torch.rand((), generator=generator).item() < self.recipe.layer_dropout
+        if not dropped or first >= pyramid.num_layers:
+            return pyramid.num_layers
+        return int(torch.randint(first, pyramid.num_layers, (), generator=generator))
+
+    def _reconstruct(self, batch: TrainingBatch, images: Tensor, depth: int) -> tuple[Tensor, Assignment]:
+        owner = batch.first_owner.to(self.device)
+        given = None if batch.given is None else batch.given.to(self.device)
+        windowed = bool(self.recipe.window_cells)
+        with self._autocast():
+            latents = self.model.encoder(images, owner).float()
+        assignment = self.model.quantizer.assign(
+            latents,
+            num_layers=depth,
+            masks=batch.masks.to(self.device) if windowed else None,
+            given=given,
+            exact=False,
+        )
+        straight_through = latents + (assignment.quantized - latents).detach()
+        with self._autocast():
+            decoded = self.model.decoder(straight_through, owner)
+        return decoded.float(), assignment
+
+    def _appearance_terms(
+        self, decoded: Tensor, images: Tensor, assignment: Assignment, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        recipe = self.recipe
+        terms = {
+            "reconstruction": reconstruction_loss(decoded, images),
+            "commitment": assignment.commitment_loss,
+            "codebook": assignment.codebook_loss,
+        }
+        if self.lpips is not None and self.step >= recipe.perceptual_start_step:
+            with self._autocast():
+                terms["perceptual"] = self.lpips(decoded, images).mean()
+        if recipe.entropy_weight:
+            terms["entropy"] = entropy_loss(
+                torch.cat(assignment.layer_targets[self._first_free_layer() :]),
+                self.model.quantizer.table().detach(),
+                temperature=recipe.entropy_temperature,
+                max_cells=recipe.entropy_cells,
+                generator=generator,
+            )
+        return terms
+
+    def _semantic_term(self, assignment: Assignment, rows: Tensor, generator: torch.Generator) -> Tensor:
+        semantic, data = self.recipe.semantic, self.data
+        assert data.image_features is not None
+        assert data.word_features is not None
+        similarity = semantic_similarity(data.image_features[rows].to(self.device), data.word_features.to(self.device))
+        used = min(semantic.num_layers, len(assignment.layer_targets))
+        candidates = (
+            semantic_candidates(similarity, thresholds=semantic.thresholds[:used])
+            if semantic.rule == "threshold"
+            else semantic_candidates(similarity, nearest=semantic.nearest[:used])
+        )
+        return semantic_guidance_loss(
+            assignment.layer_targets[:used],
+            [cells[:, 0] for cells in assignment.layer_cells[:used]],
+            self.model.quantizer.table(),
+            candidates,
+            temperature=semantic.temperature,
+            max_cells=semantic.max_cells,
+            generator=generator,
+        )
+
+    def _first_free_layer(self) -> int:
+        """0-indexed first layer whose words the encoder chooses."""
+        ranked = self.model.config.ranked_words
+        return ranked.num_layers if ranked is not None and self.data.given is not None else 0
+
+    def _running_perplexity(self) -> tuple[float, ...]:
+        """Perplexity of each layer since the last report; NaN where windows have not met the layer yet."""
+        return tuple(codebook_perplexity(counts) if counts.any() else float("nan") for counts in self.statistics.counts)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.recipe.precision == "bfloat16"
+        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _refuse_not_finite(self, terms: dict[str, Tensor]) -> None:
+        bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+        if bad:
+            kept = list_checkpoints(self.folder)
+            raise TrainingError(
+                f"training: expected finite losses, got NaN or infinity in {', '.join(bad)} at step {self.step + 1}. "
+                f"Last good checkpoint: {kept[-1] if kept else 'none yet'}. "
+                "Lower the learning rate, or train in float32."
+            )
+
+    def _state(self) -> dict[str, Any]:
+        def learned(module: nn.Module) -> dict[str, Tensor]:
+            return {name: value for name, value in module.state_dict().items() if not name.startswith(FROZEN)}
+
+        return {
+            "model": learned(self.model),
+            "averaged": learned(self.averaging.module),
+            "num_averaged": self.averaging.n_averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "adversary": self.adversary.state_dict() if self.adversary else {},
+            "code_counts": self.statistics.counts.clone(),
+        }
+
+    def _restore(self, path: Path) -> None:
+        self.step, state = load_checkpoint(path, self.identity())
+        self.model.load_state_dict(state["model"], strict=False)
+        self.averaging.module.load_state_dict(state["averaged"], strict=False)
+        self.averaging.n_averaged.copy_(state["num_averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.statistics.counts.copy_(state["code_counts"])
+        if self.adversary:
+            self.adversary.load_state_dict(state["adversary"])
