@@ -1,0 +1,1 @@
+"""Batch pipelines around spae_core: plan, stages, engines, exactly-once commits."""

@@ -1,0 +1,160 @@
+"""Commit one shard: quarantine first, then the data file, created only if absent.
+
+The file is built whole in memory, read back and compared before anybody can see it. Its bytes depend on the
+rows and the config alone: no time, no attempt, no machine is written into it.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.errors import BadDataError
+from pipelines.parquet_files import open_parquet, read_parquet, to_parquet
+from pipelines.run_config import RunConfig
+from pipelines.run_layout import data_part, quarantine_part
+from pipelines.stages.stage import RejectedRow
+from pipelines.storage import Storage
+from schemas.manifest import PartEntry
+from schemas.quarantine import QUARANTINE_SCHEMA
+from schemas.tokens import TokensMetadata, tokens_schema
+
+#: Memory addresses in messages of libraries would make equal runs differ.
+_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardWriter:
+    """Writes the shards of one run. Pickles: an engine sends it to its workers.
+
+    Attributes:
+        storage: Where the run is.
+        config: The run's config; its settings go into each footer.
+    """
+
+    storage: Storage
+    config: RunConfig
+
+    def commit(
+        self,
+        shard: int,
+        *,
+        sample_ids: Sequence[str],
+        batches: Sequence[pa.RecordBatch],
+        rejected: Sequence[RejectedRow],
+    ) -> PartEntry:
+        """Write the quarantine file and create the data file of a shard.
+
+        Args:
+            shard: Number of the shard.
+            sample_ids: Ids the plan gives the shard, each of which must be in exactly one of the next two.
+            batches: Good rows with at least the columns of the token schema, in any order.
+            rejected: Rows for the quarantine.
+
+        Returns:
+            The shard as committed: by this call, or by whoever came first.
+
+        Raises:
+            BadDataError: If rows are missing or doubled, or the file does not read back as written.
+            StorageFullError: If there is no room; nothing is left under `data/`.
+        """
+        schema = tokens_schema(self.config.settings.num_layers)
+        tables = [pa.Table.from_batches([batch]).select(schema.names) for batch in batches]
+        table = pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
+        table = table.sort_by("sample_id").combine_chunks()
+        self._check_rows(shard, sample_ids, table["sample_id"].to_pylist(), rejected)
+        data = self._parquet(shard, table, num_planned=len(sample_ids), num_quarantined=len(rejected))
+        quarantine = quarantine_parquet(rejected)
+        if self.storage.exists(data_part(shard)):
+            return self.entry(shard)
+        # Before the commit, so that a committed shard always has its quarantine file.
+        self.storage.replace(quarantine_part(shard), quarantine)
+        if not self.storage.create(data_part(shard), data):
+            return self.entry(shard)
+        return PartEntry(
+            shard=shard,
+            path=data_part(shard),
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+            num_rows=table.num_rows,
+            num_quarantined=len(rejected),
+            quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
+        )
+
+    def entry(self, shard: int) -> PartEntry:
+        """The entry of a committed shard, from its files."""
+        data = self.storage.read_bytes(data_part(shard))
+        footer = open_parquet(data).metadata.metadata
+        metadata = TokensMetadata.from_footer(footer, where=self.storage.url(data_part(shard)))
+        quarantine = self.storage.read_bytes(quarantine_part(shard))
+        return PartEntry(
+            shard=shard,
+            path=data_part(shard),
+            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(data),
+            num_rows=metadata.num_ok,
+            num_quarantined=metadata.num_quarantined,
+            quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
+        )
+
+    def _check_rows(
+        self, shard: int, planned: Sequence[str], good: Sequence[str], rejected: Sequence[RejectedRow]
+    ) -> None:
+        found = sorted([*good, *(row.sample_id for row in rejected)])
+        if found != sorted(planned):
+            raise BadDataError(
+                f"rows of shard {shard}: expected each of {len(planned)} planned ids once, "
+                f"got {len(good)} good and {len(rejected)} rejected rows that do not match them. "
+                "This is a fault of a stage; please report it with the shard's plan rows."
+            )
+
+    def _parquet(self, shard: int, table: pa.Table, *, num_planned: int, num_quarantined: int) -> bytes:
+        """The data file's bytes, read back and compared."""
+        settings = self.config.settings
+        metadata = TokensMetadata(
+            model=self.config.model,
+            model_sha256=settings.model_sha256,
+            codebook_sha256=settings.codebook_sha256,
+            codebook_size=settings.codebook_size,
+            layer_grids=settings.layer_grids,
+            preprocessing=settings.preprocessing,
+            decoder=settings.decoder,
+            plan_sha256=settings.plan_sha256,
+            shard=shard,
+            num_shards=settings.num_shards,
+            num_planned=num_planned,
+            num_ok=table.num_rows,
+            num_quarantined=num_quarantined,
+        )
+        table = table.replace_schema_metadata(metadata.to_footer())
+        data = to_parquet(table)
+        again = read_parquet(data)
+        if not again.equals(table, check_metadata=True):
+            raise BadDataError(
+                f"file of shard {shard}: expected to read back what was written, got other rows. "
+                "Check the machine's memory, then run the same command again."
+            )
+        return data
+
+
+def quarantine_parquet(rejected: Sequence[RejectedRow], *, attempt: int = 1) -> bytes:
+    """The quarantine file of a shard, sorted by sample_id.
+
+    Args:
+        rejected: The rows; none gives a file without rows, so that every shard has one.
+        attempt: 1 for the first run, one more for each retry.
+    """
+    rows = [
+        {
+            "sample_id": row.sample_id,
+            "uri": row.uri,
+            "stage": row.stage,
+            "error_class": row.error_class,
+            "message": _MEMORY_ADDRESS.sub("", row.message),
+            "attempt": attempt,
+        }
+        for row in sorted(rejected, key=lambda row: row.sample_id)
+    ]
+    return to_parquet(pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA))

@@ -1,0 +1,29 @@
+"""Where a model runs, and how many pictures it takes at once there."""
+
+from typing import Literal
+
+from pipelines.errors import UsageError
+
+#: On a CPU small batches waste least on padding; a GPU needs large ones to be busy.
+_BATCH_SIZES = {"cpu": 8, "cuda": 128}
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
+    """Resolve `auto` to `cuda` where torch can use a GPU, else `cpu`.
+
+    Raises:
+        UsageError: If a GPU is wanted and there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise UsageError("--device: expected a GPU that torch can use, got none. Use --device cpu.")
+    if wanted == "auto":
+        return "cuda" if has_gpu else "cpu"
+    return wanted
+
+
+def default_batch_size(device: str) -> int:
+    """Pictures at once if the user names no number."""
+    return _BATCH_SIZES[device]

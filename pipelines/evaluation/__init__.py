@@ -1,0 +1,1 @@
+"""Measuring what a run wrote, and showing it to a person."""

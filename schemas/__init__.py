@@ -1,0 +1,1 @@
+"""Arrow schemas of everything the pipelines write; this package knows pyarrow only."""
