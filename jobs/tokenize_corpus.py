@@ -1,0 +1,257 @@
+"""`spae tokenize INPUT… --out DIR`: a corpus of pictures to a Parquet dataset of word pyramids.
+
+The way of a picture: planned here, read and decoded in threads (`pipelines.stages`), tokenized by the model,
+committed with its shard (`pipelines.commit`), counted in the manifest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jobs.console import ProgressDisplay, note, say
+
+if TYPE_CHECKING:
+    from pipelines.claim import ClaimedRun
+    from pipelines.commit import ShardWriter
+    from pipelines.engines.local import Progress
+    from pipelines.plan import DraftPlan
+    from pipelines.stages.decode_images import DecodeImages
+    from schemas.manifest import Manifest
+
+_MOST_PROBLEMS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeCorpus:
+    """Turn pictures into word pyramids, as a Parquet dataset.
+
+    Run the same command again to resume after an interruption; a finished run is left as it is. Pictures that
+    cannot be read go to the quarantine with their reason.
+    """
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
+    """Folders (with subfolders), globs or picture files; local paths or urls such as gs://bucket/photos."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """Folder or url of the dataset."""
+
+    model: str = "spae-smol-128"
+    """Name of a model that comes along, or a folder written by `spae train`."""
+
+    engine: Literal["local"] = "local"
+    """Where the work runs: `local` is this machine."""
+
+    num_layers: int | None = None
+    """Layers to write, coarse to fine. Default: all of the model."""
+
+    num_shards: int | None = None
+    """Files to write. Default: one for every 4,096 pictures, up to 8 for small corpora."""
+
+    batch_size: int | None = None
+    """Pictures the model sees at once. Default: 8 on a CPU, 128 on a GPU."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes a GPU if there is one."""
+
+    num_threads: int | None = None
+    """Threads that read and decode. Default: one for each CPU core. Does not change the result."""
+
+    max_quarantined_fraction: float = 0.5
+    """Error budget: end with exit code 3 if more than this share of the pictures cannot be read."""
+
+    config: Path | None = None
+    """A run's config.json: take from it whatever is not given here."""
+
+    def run(self) -> int:
+        """Plan, tokenize what is missing, write the manifest.
+
+        Returns:
+            0: the run is complete.
+
+        Raises:
+            PipelineError: With the exit code of each case; see `pipelines.errors`.
+            ModelError: If the model is unknown or damaged.
+        """
+        if self.config is not None:
+            return self._completed_from(self.config).run()
+        self._check()
+        from tempfile import TemporaryDirectory
+
+        from pipelines.claim import claim_run
+        from pipelines.commit import ShardWriter
+        from pipelines.describe_run import describe_run
+        from pipelines.devices import choose_device, default_batch_size
+        from pipelines.run_layout import SUCCESS
+        from pipelines.storage import open_storage
+
+        storage = open_storage(self.out)
+        with TemporaryDirectory(prefix="spae-plan-") as folder:
+            draft = self._plan(Path(folder))
+            device = choose_device(self.device)
+            described = describe_run(
+                draft.summary,
+                model=self.model,
+                num_layers=self.num_layers,
+                batch_size=self.batch_size or default_batch_size(device),
+                device=device,
+                command=self._arguments(),
+            )
+            claimed = claim_run(storage, described.config, draft, described.codebook)
+        if not claimed.missing and storage.exists(SUCCESS):
+            num_shards = claimed.plan.num_shards
+            say(f"nothing to do: {num_shards} of {num_shards} shards committed in {storage.url()}")
+            return 0
+        manifest = self._work(claimed, ShardWriter(storage=storage, config=claimed.config), described.decode)
+        self._summarize(manifest, storage.url())
+        return 0
+
+    def _check(self) -> None:
+        """Refuse numbers that mean nothing, before anything is read."""
+        from pipelines.errors import UsageError
+
+        for name in ("num_layers", "num_shards", "batch_size", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag}: expected at least 1, got {value}. Give a larger one.")
+        if not 0.0 <= self.max_quarantined_fraction <= 1.0:
+            raise UsageError(
+                "--max-quarantined-fraction: expected a share in [0, 1], "
+                f"got {self.max_quarantined_fraction}. Write half as 0.5."
+            )
+
+    def _completed_from(self, path: Path) -> TokenizeCorpus:
+        """This command with everything it leaves at its default taken from a run's config."""
+        from pipelines.errors import UsageError
+        from pipelines.run_config import RunConfig
+
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UsageError(
+                f"--config {path}: expected a readable file, got: {error.strerror}. Check the path."
+            ) from error
+        stored = RunConfig.from_json(text, where=str(path)).command
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        taken: dict[str, Any] = {}
+        for name, value in stored.items():
+            if name in defaults and name != "out" and getattr(self, name) == defaults[name]:
+                taken[name] = tuple(value) if isinstance(value, list) else value
+        return dataclasses.replace(self, **taken, config=None)
+
+    def _plan(self, folder: Path) -> DraftPlan:
+        """List the inputs, and say what the listing left out."""
+        from pipelines.plan import build_plan
+        from pipelines.readers import ListingNotes, list_inputs, open_inputs
+        from pipelines.storage import clear_error_if_full
+
+        notes = ListingNotes()
+        entries = list_inputs(open_inputs(self.inputs), notes)
+        try:
+            with clear_error_if_full(f"temporary folder {folder.parent} (set TMPDIR for another)"):
+                draft = build_plan(entries, folder=folder, num_shards=self.num_shards)
+        finally:
+            if notes.num_ignored:
+                note(f"ignored, hidden or no picture by extension: {notes.num_ignored} files")
+            for problem in notes.problems[:_MOST_PROBLEMS_SHOWN]:
+                note(f"left out: {problem}")
+            if len(notes.problems) > _MOST_PROBLEMS_SHOWN:
+                note(f"left out: {len(notes.problems) - _MOST_PROBLEMS_SHOWN} more like these")
+        if draft.summary.num_doubles:
+            note(f"{draft.summary.num_doubles} inputs were named more than once; each is taken once")
+        return draft
+
+    def _arguments(self) -> dict[str, Any]:
+        """The command as `--config` takes it back, from whatever folder: local paths made absolute."""
+        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del arguments["config"]
+        paths = (text if "://" in text else os.path.abspath(os.path.expanduser(text)) for text in self.inputs)
+        model = os.path.abspath(self.model) if os.path.isdir(self.model) else self.model
+        return {**arguments, "model": model, "inputs": list(paths)}
+
+    def _work(self, claimed: ClaimedRun, writer: ShardWriter, decode: DecodeImages) -> Manifest:
+        """Run the engine over the missing shards and close the run."""
+        from pipelines.claim import committed_shards
+        from pipelines.engines.local import LocalEngine
+        from pipelines.errors import ShardsFailedError, StorageFullError
+        from pipelines.manifest import finish_run, refuse_over_budget
+        from pipelines.stages.read_inputs import ReadInputs
+        from pipelines.stages.tokenize_images import TokenizeImages
+
+        settings = claimed.config.settings
+        engine = LocalEngine(
+            feeding_stages=(ReadInputs(), decode),
+            model_stage=TokenizeImages(
+                model=self.model,
+                model_sha256=settings.model_sha256,
+                num_layers=settings.num_layers,
+                batch_size=settings.batch_size,
+                device=settings.device,
+            ),
+            num_threads=self.num_threads or _num_cpu_cores(),
+        )
+        missing, num_shards = claimed.missing, claimed.plan.num_shards
+        if claimed.committed:
+            note(f"resuming: {len(claimed.committed)} of {num_shards} shards are committed")
+        num_left = settings.num_inputs * len(missing) // num_shards
+        try:
+            with ProgressDisplay("tokenizing", total=num_left) as display:
+
+                def on_progress(progress: Progress) -> None:
+                    rejected = progress.num_rejected
+                    display.update(progress.num_done, f"{rejected} quarantined" if rejected else "")
+                    refuse_over_budget(progress.reasons, settings.num_inputs, self.max_quarantined_fraction)
+
+                report = engine.run_shards(claimed.plan, missing, writer, on_progress)
+        except KeyboardInterrupt:
+            num_done = len(committed_shards(writer.storage))
+            note(
+                f"interrupted: {num_done} of {num_shards} shards are committed and kept. "
+                "Run the same command again to go on."
+            )
+            raise
+        except StorageFullError as error:
+            num_done = len(committed_shards(writer.storage))
+            kept = f"{num_done} of {num_shards} shards are committed and kept."
+            raise ShardsFailedError(f"{error} {kept}") from error
+        if report.failures:
+            reasons = "\n  ".join(f"shard {shard}: {reason}" for shard, reason in report.failures.items())
+            raise ShardsFailedError(
+                f"shards: expected {len(missing)} to be written, got {len(report.failures)} that failed:\n  "
+                f"{reasons}\nMend the cause and run the same command again; the others are kept."
+            )
+        return finish_run(
+            claimed,
+            writer,
+            known_parts=report.parts,
+            num_processed=report.num_processed,
+            wall_seconds=report.wall_seconds,
+            stages=report.stages,
+            bottleneck=report.bottleneck,
+            max_quarantined_fraction=self.max_quarantined_fraction,
+        )
+
+    def _summarize(self, manifest: Manifest, run_url: str) -> None:
+        pace = f", {manifest.images_per_second:.1f} pictures/s" if manifest.num_processed else ""
+        slowest = f", slowest stage {manifest.bottleneck}" if manifest.bottleneck else ""
+        say(
+            f"{manifest.num_ok} of {manifest.num_planned} pictures tokenized in {len(manifest.parts)} shards"
+            f"{pace}{slowest}, {manifest.bytes_per_image:.0f} bytes a picture"
+        )
+        for reason, count in manifest.quarantined_by_reason.items():
+            say(f"quarantined: {count} {reason}")
+        say(f"{run_url}/data/part-*.parquet")
+        say(f"next: spae report {run_url}    spae detokenize {run_url} --out pictures")
+
+
+def _num_cpu_cores() -> int:
+    """Cores this process may use; a container may have fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,137 @@
+"""Gets a training ready: crops of the pictures, the semantic head and the words it chooses for each crop."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.console import ProgressDisplay, note
+from jobs.named_folders import file_of, folder_or_asset
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from pipelines.training_crops import CropSet
+    from spae_core.semantic_encoder import SemanticEncoder
+    from spae_core.tokenizer import SpaeTokenizer
+
+CLASSIFIER_PATTERN = "efficientnet*.safetensors"
+_HEAD_STEPS = 3_000
+_BATCH = 32
+
+
+def cut_crops(inputs: tuple[str, ...], folder: Path, image_size_px: int) -> CropSet:
+    """List the training pictures and cut their crops into `folder`, unless they are there.
+
+    Raises:
+        UsageError: If an input does not exist or holds no pictures.
+        BadDataError: If none can be read.
+    """
+    from pipelines.errors import UsageError
+    from pipelines.readers import ListingNotes, list_inputs, open_inputs
+    from pipelines.training_crops import CropConfig, make_crops
+
+    notes = ListingNotes()
+    uris = [entry.uri for entry in list_inputs(open_inputs(inputs), notes)]
+    for problem in notes.problems:
+        note(f"left out: {problem}")
+    if not uris:
+        raise UsageError(f"--data {' '.join(inputs)}: expected pictures, got none. Name a folder that holds some.")
+    done = 0
+    with ProgressDisplay("cutting crops", total=len(uris)) as display:
+
+        def count(_: str) -> None:
+            nonlocal done
+            done += 1
+            display.update(done)
+
+        crop_set = make_crops(uris, folder, CropConfig(image_size_px=image_size_px), on_picture=count)
+    note(f"{len(crop_set.images)} crops of {len(uris)} pictures in {folder}")
+    return crop_set
+
+
+def batches_of(crops: NDArray[Any]) -> list[tuple[int, int]]:
+    """Row ranges of equal size (but the last) that cover all crops."""
+    return [(start, min(start + _BATCH, len(crops))) for start in range(0, len(crops), _BATCH)]
+
+
+def to_images(crops: NDArray[Any]) -> Tensor:
+    """uint8 (n, S, S, 3) to float32 (n, 3, S, S) in [0, 1]."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.array(crops)).permute(0, 3, 1, 2).float().div(255)
+
+
+def fit_semantic_head(model: SpaeTokenizer, classifier: str, text_encoder: str, folder: Path) -> None:
+    """Give a model with ranked words its frozen classifier, and teach its head from words alone.
+
+    The head is kept in `folder` and reused while codebook and settings stay the same.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from spae_core.conse_encoder import ConseSemanticEncoder
+    from spae_core.semantic_head import train_semantic_head
+
+    assert model.ranked_words is not None
+    kept = folder / f"semantic_head-{model.codebook_sha256[:12]}.safetensors"
+    if kept.is_file():
+        model.ranked_words.load_state_dict(load_file(kept))
+        return
+    note(f"teaching the semantic head from {model.codebook.codebook_size} words, {_HEAD_STEPS} steps")
+    conse = ConseSemanticEncoder.from_files(file_of(classifier, CLASSIFIER_PATTERN), folder_or_asset(text_encoder))
+    model.ranked_words.image_encoder.load_state_dict(conse.image_encoder.state_dict())
+    model.ranked_words.head.requires_grad_(True)
+    losses = train_semantic_head(
+        model.ranked_words.head,
+        class_vectors=conse.image_encoder.class_text_vectors,
+        word_vectors=conse.encode_words(model.codebook.words),
+        table=model.quantizer.table().detach(),
+        num_steps=_HEAD_STEPS,
+    )
+    model.ranked_words.head.requires_grad_(False)
+    note(f"semantic head: loss {losses[0]:.2f} -> {sum(losses[-50:]) / len(losses[-50:]):.2f} nats")
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        save_file(dict(model.ranked_words.state_dict()), kept)
+
+
+def rank_crops(model: SpaeTokenizer, crops: NDArray[Any], folder: Path) -> Tensor:
+    """Words of the top layers for every crop, int64 (N, R); kept in `folder` for the next start."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    assert model.ranked_words is not None
+    assert model.config.ranked_words is not None
+    num_words = model.config.pyramid.cumulative_tokens[model.config.ranked_words.num_layers - 1]
+    weights = b"".join(tensor.numpy().tobytes() for tensor in model.ranked_words.head.state_dict().values())
+    identity = hashlib.sha256(weights + model.codebook_sha256.encode() + str(crops.shape).encode()).hexdigest()
+    kept = folder / f"ranked_words-{identity[:12]}.safetensors"
+    if kept.is_file():
+        return load_file(kept)["ranked"].long()
+    table = model.quantizer.table().detach()
+    ranked: list[Tensor] = []
+    with ProgressDisplay("naming crops", total=len(crops), unit="crops") as display, torch.inference_mode():
+        for start, end in batches_of(crops):
+            ranked.append(model.ranked_words(to_images(crops[start:end]), table, num_words))
+            display.update(end)
+    words = torch.cat(ranked)
+    save_file({"ranked": words.int()}, kept)
+    return words
+
+
+def semantic_features(encoder: SemanticEncoder, words: tuple[str, ...], crops: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """Features for the semantic guidance loss: (N, T) of the crops and (V, T) of the words."""
+    import torch
+
+    note(f"encoding {len(words)} words with {encoder.name}")
+    word_features = encoder.encode_words(words)
+    features = []
+    with ProgressDisplay(f"encoding crops with {encoder.name}", total=len(crops), unit="crops") as display:
+        for start, end in batches_of(crops):
+            features.append(encoder.encode_images(to_images(crops[start:end])).cpu())
+            display.update(end)
+    return torch.cat(features), word_features.cpu()
