@@ -1,0 +1,104 @@
+"""Runs that end in the middle, by `kill -9`, Ctrl-C or SIGTERM, and are started again."""
+
+import json
+import signal
+import threading
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import main
+from runs import files_below, spae_process, wait_for, write_pictures
+
+NUM_PICTURES, NUM_SHARDS = 100, 5
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = write_pictures(tmp_path / "photos", NUM_PICTURES)
+    for number in range(3):
+        (folder / f"bad-{number}.png").write_bytes(b"garbage")
+    return folder
+
+
+@pytest.fixture
+def words(photos, tiny_model_dir):
+    """The command, but for --out."""
+    return ["tokenize", str(photos), "--model", str(tiny_model_dir), "--num-shards", str(NUM_SHARDS), "--out"]
+
+
+def check_whole(run) -> int:
+    """Every file under data/ and quarantine/ is a whole one with its final name; the number of shards committed."""
+    for path in run.glob("data/*"):
+        footer = pq.read_table(path).schema.metadata
+        assert int(footer[b"spae.num_ok"]) == pq.read_metadata(path).num_rows
+        assert (run / "quarantine" / path.name).exists()
+    assert all(path.name.startswith("part-0000") for path in [*run.glob("data/*"), *run.glob("quarantine/*")])
+    return len(list(run.glob("data/*")))
+
+
+def same_but_for_timings(one: dict[str, bytes], two: dict[str, bytes]) -> bool:
+    manifests = []
+    for files in (one, two):
+        manifest = json.loads(files["manifest.json"])
+        for key in ("num_processed", "wall_seconds", "images_per_second", "stages", "bottleneck"):
+            del manifest[key]
+        config = json.loads(files["config.json"])
+        del config["command"]
+        manifests.append((manifest, config))
+    others = [
+        {name: data for name, data in files.items() if name not in ("manifest.json", "config.json")}
+        for files in (one, two)
+    ]
+    return manifests[0] == manifests[1] and others[0] == others[1]
+
+
+def test_killed_again_and_again_and_finished_gives_the_bytes_of_an_unbroken_run(tmp_path, words):
+    assert main([*words, str(tmp_path / "unbroken")]) == 0
+    run = tmp_path / "killed"
+    num_committed = []
+    for moment in ("config.json", "quarantine/part-00001.parquet"):
+        process = spae_process(*words, run)
+        wait_for(run / moment, process)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "the run was over before it was killed"
+        num_committed.append(check_whole(run))
+        assert not (run / "_SUCCESS").exists()
+    assert num_committed == sorted(num_committed)
+    assert num_committed[-1] < NUM_SHARDS
+    assert main([*words, str(run)]) == 0
+    assert same_but_for_timings(files_below(tmp_path / "unbroken"), files_below(run))
+    assert main(["verify", str(run)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_half_written(tmp_path, words, sent, exit_code):
+    run = tmp_path / "run"
+    process = spae_process(*words, run)
+    wait_for(run / "data" / "part-00000.parquet", process)
+    process.send_signal(sent)
+    _, err = process.communicate()
+    assert process.returncode == exit_code, err
+    num_committed = check_whole(run)
+    assert 1 <= num_committed < NUM_SHARDS
+    assert f"interrupted: {num_committed} of {NUM_SHARDS} shards are committed and kept" in err
+    assert "Run the same command again to go on." in err
+    assert "Traceback" not in err
+    assert list((run / ".tmp").iterdir()) == []
+    assert main([*words, str(run)]) == 0
+    assert not (run / ".tmp").exists()
+
+
+def test_two_processes_at_once_make_one_run(tmp_path, words):
+    codes = []
+    threads = [threading.Thread(target=lambda: codes.append(main([*words, str(tmp_path / "run")]))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0, 0]
+    assert main([*words, str(tmp_path / "alone")]) == 0
+    assert same_but_for_timings(files_below(tmp_path / "alone"), files_below(tmp_path / "run"))

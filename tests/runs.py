@@ -1,0 +1,157 @@
+"""Small corpora and runs for tests: made-up pictures, and runs written without a model."""
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipelines.claim import ClaimedRun, claim_run
+from pipelines.commit import ShardWriter
+from pipelines.manifest import finish_run
+from pipelines.plan import DraftPlan, build_plan
+from pipelines.readers import InputEntry
+from pipelines.run_config import RunConfig, RunSettings
+from pipelines.stages.stage import RejectedRow
+from pipelines.storage import LocalStorage, Storage
+from schemas.codebook_table import codebook_table
+from schemas.tokens import tokens_schema
+
+LAYER_GRIDS = ((1, 1), (2, 2))
+CODEBOOK_SIZE = 10
+
+
+def write_pictures(folder: Path, num_pictures: int, *, seed: int = 0) -> Path:
+    """PNG pictures `picture-000.png` … of coloured blocks, each different."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(num_pictures):
+        blocks = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        sink = io.BytesIO()
+        Image.fromarray(np.kron(blocks, np.ones((9, 9, 1), np.uint8))).save(sink, format="PNG")
+        (folder / f"picture-{number:03d}.png").write_bytes(sink.getvalue())
+    return folder
+
+
+def entries(num_entries: int, *, size_bytes: int = 7) -> list[InputEntry]:
+    return [
+        InputEntry(uri=f"/photos/{number}.jpg", size_bytes=size_bytes, etag_or_mtime=f"m{number}")
+        for number in range(num_entries)
+    ]
+
+
+def draft_plan(folder: Path, num_inputs: int = 12, *, num_shards: int = 3, size_bytes: int = 7) -> DraftPlan:
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_plan(entries(num_inputs, size_bytes=size_bytes), folder=folder, num_shards=num_shards)
+
+
+def run_config(draft: DraftPlan, *, batch_size: int = 4, torch_version: str = "1.0") -> RunConfig:
+    settings = RunSettings(
+        model_sha256="a" * 64,
+        codebook_sha256="b" * 64,
+        codebook_size=CODEBOOK_SIZE,
+        layer_grids=LAYER_GRIDS,
+        image_size_px=32,
+        preprocessing="made up",
+        decoder="none 1.0",
+        batch_size=batch_size,
+        device="cpu",
+        num_shards=draft.summary.num_shards,
+        num_inputs=draft.summary.num_inputs,
+        plan_sha256=draft.summary.sha256,
+    )
+    return RunConfig(
+        settings=settings,
+        model="made-up",
+        command={"inputs": ["/photos"]},
+        versions={"torch": torch_version},
+        git_commit=None,
+    )
+
+
+def claim(storage: Storage, folder: Path, **config: object) -> ClaimedRun:
+    """Start or resume a run over 12 made-up inputs in 3 shards."""
+    draft = draft_plan(folder)
+    words = [f"word{index}" for index in range(CODEBOOK_SIZE)]
+    table = codebook_table(
+        words=words, token_ids=range(100, 100 + CODEBOOK_SIZE), codebook_sha256="b" * 64, source="made up"
+    )
+    return claim_run(storage, run_config(draft, **config), draft, table)  # type: ignore[arg-type]
+
+
+def token_rows(sample_ids: list[str]) -> pa.RecordBatch:
+    """Rows of the token dataset whose tokens follow from the ids."""
+    rows = [
+        {
+            "sample_id": sample_id,
+            "uri": f"/photos/{sample_id}.jpg",
+            "content_sha256": sample_id * 2,
+            "width_px": 640,
+            "height_px": 480,
+            **{
+                f"tokens_{layer}": [(int(sample_id[:4], 16) + cell) % CODEBOOK_SIZE for cell in range(h * w)]
+                for layer, (h, w) in enumerate(LAYER_GRIDS)
+            },
+        }
+        for sample_id in sample_ids
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=tokens_schema(len(LAYER_GRIDS)))
+
+
+def rejected_row(sample_id: str, message: str = "it is made up") -> RejectedRow:
+    return RejectedRow(
+        sample_id=sample_id, uri=f"/{sample_id}", stage="decode_images", error_class="MadeUp", message=message
+    )
+
+
+def finished_run(folder: Path) -> LocalStorage:
+    """A whole run of 12 inputs in 3 shards, the first id of each shard in quarantine."""
+    storage = LocalStorage(folder / "run")
+    run = claim(storage, folder / "plan")
+    writer = ShardWriter(storage=storage, config=run.config)
+    parts = []
+    for shard in run.missing:
+        ids = run.plan.read_shard(shard)["sample_id"].to_pylist()
+        parts.append(
+            writer.commit(
+                shard,
+                sample_ids=ids,
+                batches=[token_rows(ids[1:])],
+                rejected=[rejected_row(i) for i in ids[:1]],
+            )
+        )
+    finish_run(
+        run,
+        writer,
+        known_parts=parts,
+        num_processed=12,
+        wall_seconds=1.0,
+        stages={},
+        bottleneck=None,
+        max_quarantined_fraction=0.5,
+    )
+    return storage
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Relative path -> content of every file."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def spae_process(*words: object) -> "subprocess.Popen[str]":
+    """Start `spae` as a process of its own."""
+    command = [sys.executable, "-c", "from jobs.cli import main; raise SystemExit(main())", *map(str, words)]
+    root = Path(__file__).resolve().parents[1]
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    """Wait till a file is there or the process has ended."""
+    while process.poll() is None and not path.exists():
+        time.sleep(0.0005)
