@@ -95,9 +95,11 @@ def semantic_scores(model: SpaeTokenizer, images: Tensor, words: list[list[list[
     ]
     truth = conse.image_encoder.class_text_vectors[classes] @ word_features.t()
     near = [set(row.topk(NEAREST_TO_TRUTH).indices.tolist()) for row in truth]
-    listed = [sum((layer[row] for layer in words[:3]), []) for row in range(len(classes))]
+    listed = [[word for layer in words[:3] for word in layer[row]] for row in range(len(classes))]
     hits = {
-        str(count): float(np.mean([any(word in near[row] for word in listed[row][:count]) for row in range(len(classes))]))
+        str(count): float(
+            np.mean([any(word in near[row] for word in listed[row][:count]) for row in range(len(classes))])
+        )
         for count in (1, 5, 21)
     }
     return {

@@ -7,12 +7,17 @@ Letters: V vocabulary size, C embedding size.
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadDataError
 
 _CONTROL_TOKEN = 3
+
+# What gguf's reader, which checks little, comes to grief with in damaged files.
+_DAMAGE = (OSError, ValueError, IndexError, KeyError, NotImplementedError)
 
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
@@ -38,12 +43,13 @@ def export_tokenizer_and_embeddings(folder: Path, source: Path) -> None:
     The embeddings are float32 (V, C) under the key `embeddings`, just what the quantised file stands for.
 
     Raises:
-        BadDataError: If the written tokenizer does not give every token the id that the GGUF gives it.
+        BadDataError: If the file is damaged, or the written tokenizer does not give every token the id that the GGUF
+            gives it.
     """
     from safetensors.numpy import save_file
 
     reader = _open(source)
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    metadata = _metadata(reader, source)
     tokens = metadata["tokenizer.ggml.tokens"]
     tokenizer = _tokenizer(metadata)
     wrong = [index for index, token in enumerate(tokens) if tokenizer.token_to_id(token) != index]
@@ -65,34 +71,41 @@ def export_tokenizer_and_embeddings(folder: Path, source: Path) -> None:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     (folder / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"])
-    save_file({"embeddings": _values(reader, "token_embd.weight")}, folder / "embeddings.safetensors")
+    save_file({"embeddings": _values(reader, "token_embd.weight", source)}, folder / "embeddings.safetensors")
 
 
 def export_llama_folder(folder: Path, source: Path) -> None:
-    """Write the whole model in float32, for transformers' `AutoModelForCausalLM.from_pretrained(folder)`."""
+    """Write the whole model in float32, for transformers' `AutoModelForCausalLM.from_pretrained(folder)`.
+
+    Raises:
+        BadDataError: If the file is damaged or of another architecture.
+    """
     import numpy as np
     from safetensors.numpy import save_file
 
     reader = _open(source)
-    metadata = {
-        name: field.contents() for name, field in reader.fields.items() if name.startswith(("llama.", "general."))
-    }
-    ids = {key: reader.fields[f"tokenizer.ggml.{key}_token_id"].contents() for key in ("bos", "eos", "padding")}
+    metadata = _metadata(reader, source, only=r"(llama|general)\..*|.*_token_id")  # the lists of tokens take seconds
+    ids = {key: metadata[f"tokenizer.ggml.{key}_token_id"] for key in ("bos", "eos", "padding")}
     num_heads = {
         "attn_q": metadata["llama.attention.head_count"],
         "attn_k": metadata["llama.attention.head_count_kv"],
     }
     tensors = {}
     for tensor in reader.tensors:
-        values = _values(reader, tensor.name)
+        values = _values(reader, tensor.name, source)
         block = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor.name)
+        if tensor.name not in _OUTER_NAMES and (block is None or block[2] not in _BLOCK_NAMES):
+            raise BadDataError(
+                f"{source}: expected tensors of a Llama, got '{tensor.name}'. Only that architecture is known here."
+            )
         if block is None:
             tensors[_OUTER_NAMES[tensor.name]] = values
             continue
         layer, part = block.groups()
         if part in num_heads:
             # llama.cpp keeps rotary pairs side by side, transformers keeps the halves of a head apart.
-            halves = values.reshape(num_heads[part], -1, 2, values.shape[1])
+            with _refusing_damage(source):
+                halves = values.reshape(num_heads[part], -1, 2, values.shape[1])
             values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
         tensors[f"model.layers.{layer}.{_BLOCK_NAMES[part]}.weight"] = values
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -126,16 +139,40 @@ def _open(source: Path) -> Any:  # noqa: ANN401  gguf has no types
     files = sorted(source.glob("*.gguf"))
     if len(files) != 1:
         raise BadDataError(f"{source}: expected one .gguf file, got {len(files)}. Fetch the asset again.")
-    return GGUFReader(files[0])
+    with _refusing_damage(source):
+        return GGUFReader(files[0])
 
 
-def _values(reader: Any, name: str) -> Any:  # noqa: ANN401  gguf has no types; float32 numpy array
+@contextmanager
+def _refusing_damage(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        raise BadDataError(f"{source}: expected a whole GGUF file, got: {error!r}. Fetch the asset again.") from error
+
+
+class _Metadata(dict[str, Any]):
+    """Fields by name; an absent one is the file's fault."""
+
+    def __missing__(self, name: str) -> Any:  # noqa: ANN401  the type of a dict's values
+        raise BadDataError(f"GGUF: expected a field {name}, got none. Fetch the asset again.")
+
+
+def _metadata(reader: Any, source: Path, only: str = ".*") -> _Metadata:  # noqa: ANN401  gguf has no types
+    with _refusing_damage(source):
+        return _Metadata({name: f.contents() for name, f in reader.fields.items() if re.fullmatch(only, name)})
+
+
+def _values(reader: Any, name: str, source: Path) -> Any:  # noqa: ANN401  gguf has no types; float32 numpy array
     """The values of a tensor, float32, rows first as torch has them."""
     import numpy as np
     from gguf import dequantize
 
-    tensor = next(tensor for tensor in reader.tensors if tensor.name == name)
-    return np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    tensor = next((tensor for tensor in reader.tensors if tensor.name == name), None)
+    if tensor is None:
+        raise BadDataError(f"{source}: expected a tensor {name}, got none. Fetch the asset again.")
+    with _refusing_damage(source):
+        return np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
 
 
 def _tokenizer(metadata: dict[str, Any]) -> Any:  # noqa: ANN401  tokenizers.Tokenizer; imported lazily

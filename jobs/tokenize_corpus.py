@@ -19,7 +19,7 @@ from jobs.console import ProgressDisplay, note, say
 if TYPE_CHECKING:
     from pipelines.claim import ClaimedRun
     from pipelines.commit import ShardWriter
-    from pipelines.engines.local import Progress
+    from pipelines.engine import Progress
     from pipelines.plan import DraftPlan
     from pipelines.stages.decode_images import DecodeImages
     from schemas.manifest import Manifest

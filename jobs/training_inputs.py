@@ -89,7 +89,7 @@ def fit_semantic_head(model: SpaeTokenizer, classifier: str, text_encoder: str, 
         model.ranked_words.head,
         class_vectors=conse.image_encoder.class_text_vectors,
         word_vectors=conse.encode_words(model.codebook.words),
-        table=model.quantizer.table().detach(),
+        table=model.word_vectors,
         num_steps=_HEAD_STEPS,
     )
     model.ranked_words.head.requires_grad_(False)
@@ -112,11 +112,10 @@ def rank_crops(model: SpaeTokenizer, crops: NDArray[Any], folder: Path) -> Tenso
     kept = folder / f"ranked_words-{identity[:12]}.safetensors"
     if kept.is_file():
         return load_file(kept)["ranked"].long()
-    table = model.quantizer.table().detach()
     ranked: list[Tensor] = []
     with ProgressDisplay("naming crops", total=len(crops), unit="crops") as display, torch.inference_mode():
         for start, end in batches_of(crops):
-            ranked.append(model.ranked_words(to_images(crops[start:end]), table, num_words))
+            ranked.append(model.ranked_words(to_images(crops[start:end]), model.word_vectors, num_words))
             display.update(end)
     words = torch.cat(ranked)
     save_file({"ranked": words.int()}, kept)

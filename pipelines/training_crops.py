@@ -185,7 +185,7 @@ def _crops_of(image: Image.Image, config: CropConfig, random: np.random.Generato
     number = int(np.clip(round(megapixels * config.crops_per_megapixel), config.min_crops, config.max_crops))
     smallest = min(shorter, max(target, config.min_scale * shorter))
     for index in range(number):
-        side = shorter if index == 0 else int(np.exp(random.uniform(np.log(smallest), np.log(shorter))))
+        side = shorter if index == 0 else round(np.exp(random.uniform(np.log(smallest), np.log(shorter))))
         left = (width - side) / 2 if index == 0 else random.integers(0, width - side + 1)
         top = (height - side) / 2 if index == 0 else random.integers(0, height - side + 1)
         box = (float(left), float(top), float(left + side), float(top + side))

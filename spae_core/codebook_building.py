@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -24,6 +25,9 @@ from spae_core.errors import ModelError
 
 Normalization = Literal["none", "unit_mean_norm", "unit_sphere"]
 _EMBEDDING_KEYS = ("model.embed_tokens.weight", "embeddings", "transformer.wte.weight", "token_embd.weight")
+
+# What gguf's reader, which checks little, comes to grief with in damaged files.
+_GGUF_DAMAGE = (OSError, ValueError, IndexError, KeyError, NotImplementedError)
 
 
 def read_llm_embeddings(folder: str | Path) -> Tensor:
@@ -53,9 +57,13 @@ def read_llm_embeddings(folder: str | Path) -> Tensor:
 def _read_gguf_embeddings(path: Path) -> Tensor:
     import gguf
 
-    for tensor in gguf.GGUFReader(path).tensors:
-        if tensor.name == "token_embd.weight":
-            return torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type)).float()
+    try:
+        for tensor in gguf.GGUFReader(path).tensors:
+            if tensor.name == "token_embd.weight":
+                values = gguf.dequantize(tensor.data, tensor.tensor_type)
+                return torch.from_numpy(np.array(values, np.float32))  # a copy: the file is mapped read-only
+    except _GGUF_DAMAGE as error:
+        raise ModelError(f"{path}: expected a whole GGUF file, got: {error!r}. Copy it again.") from error
     raise ModelError(f"{path}: expected a tensor token_embd.weight, got none. Is this a language model?")
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import log2
-from typing import Literal
+from math import inf, log2
+from typing import ClassVar, Literal
 
 from spae_core.errors import ModelError
 
 Grid = tuple[int, int]
+REFUSE_UNKNOWN: dict[str, str] = {"extra": "forbid"}
+"""What reading a config from JSON does with a setting of no known name; a class names it `__pydantic_config__`."""
 IMAGE_LAYER_GRIDS: tuple[Grid, ...] = ((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (16, 16))
 
 
@@ -39,6 +41,7 @@ class NetworkConfig:
     num_middle_blocks: int = 2
     patch_size_px: int = 1
     norm_groups: int = 32
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
     def __post_init__(self) -> None:
         """Refuse widths that GroupNorm cannot split and patches that pixel shuffling cannot undo."""
@@ -65,17 +68,17 @@ class PyramidConfig:
     """
 
     layer_grids: tuple[Grid, ...] = IMAGE_LAYER_GRIDS
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
     def __post_init__(self) -> None:
-        """Refuse pyramids that shrink or whose layers do not divide the latent grid."""
+        """Refuse pyramids that shrink, have empty layers, or layers that do not divide the latent grid."""
         if not self.layer_grids:
             raise ModelError("layer_grids: expected at least one layer, got none. Give (h, w) for every layer.")
         height, width = self.layer_grids[-1]
         previous = (1, 1)
         for grid in self.layer_grids:
-            divides = height % grid[0] == 0 and width % grid[1] == 0
-            grows = grid[0] >= previous[0] and grid[1] >= previous[1]
-            if not (divides and grows):
+            grows = grid[0] >= previous[0] and grid[1] >= previous[1]  # from (1, 1), so no layer is empty
+            if not (grows and height % grid[0] == 0 and width % grid[1] == 0):
                 raise ModelError(
                     f"layer_grids: expected monotone layers that divide the latent grid {height}×{width}, "
                     f"got {self.layer_grids}. Layer {grid} does not fit."
@@ -117,12 +120,30 @@ class QuantizerConfig:
         commitment_reduction: How ‖·‖² is read over the C channels. The paper's `sum` crushes long codes into one;
             `mean` does not.
         trainable_projection: Learn the map from the LLM's rows to the lookup space (VQGAN-LC). Not in the paper.
+        axis_decay: Axis i = 1..C of the lookup space is scaled by i^−axis_decay. A fixed codebook cannot learn which
+            directions matter to pictures, so it gets the falling spectrum of natural image patches (about 1), and the
+            nearest entry spends its bits where the variance is. 0 leaves the axes alike, as in the paper.
     """
 
     kind: Literal["saq", "residual"] = "saq"
     commitment_weight: float = 0.33
     commitment_reduction: Literal["sum", "mean"] = "sum"
     trainable_projection: bool = False
+    axis_decay: float = 0.0
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
+
+    def __post_init__(self) -> None:
+        """Refuse names of no known way, and spectra that rise."""
+        for name, value, known in (
+            ("kind", self.kind, ("saq", "residual")),
+            ("commitment_reduction", self.commitment_reduction, ("sum", "mean")),
+        ):
+            if value not in known:
+                raise ModelError(f"{name}: expected '{known[0]}' or '{known[1]}', got '{value}'. Use one of the two.")
+        if not 0 <= self.axis_decay < inf:
+            raise ModelError(
+                f"axis_decay: expected a number of at least 0, got {self.axis_decay}. 0 leaves the axes alike."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +161,16 @@ class RankedWordsConfig:
     text_dim: int = 384
     hidden_dim: int = 768
     num_classes: int = 1000
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
+
+    def __post_init__(self) -> None:
+        """Refuse a head that names nothing or has no width."""
+        smallest = min(self.num_layers, self.text_dim, self.hidden_dim, self.num_classes)
+        if smallest < 1:
+            raise ModelError(
+                f"ranked_words: expected num_layers, widths and classes of at least 1, got {self}. "
+                "Set ranked_words to None for a model without a semantic head."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,9 +198,15 @@ class SpaeConfig:
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     ownership_embedding: bool = False
     ranked_words: RankedWordsConfig | None = None
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
     def __post_init__(self) -> None:
-        """Refuse networks whose stride does not lead from the picture to the latent grid."""
+        """Refuse networks whose stride misses the latent grid, and a head that names more layers than there are."""
+        if self.ranked_words is not None and self.ranked_words.num_layers > self.pyramid.num_layers:
+            raise ModelError(
+                f"ranked_words: expected num_layers of at most {self.pyramid.num_layers}, "
+                f"got {self.ranked_words.num_layers}. The pyramid has no more layers."
+            )
         for half, network in (("encoder", self.encoder), ("decoder", self.decoder)):
             side = self.image_size_px / network.downsampling
             if (side, side) != self.pyramid.grid:
@@ -202,7 +239,7 @@ def spae_smol_128() -> SpaeConfig:
             patch_size_px=4,
         ),
         decoder=NetworkConfig(base_channels=64, channel_multipliers=(1, 2, 4), num_middle_blocks=1, patch_size_px=2),
-        quantizer=QuantizerConfig(commitment_weight=0.33, commitment_reduction="mean"),
+        quantizer=QuantizerConfig(commitment_weight=0.1, commitment_reduction="mean", axis_decay=1.0),
         ownership_embedding=True,
         ranked_words=RankedWordsConfig(),
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,16 +37,31 @@ _HEAD_CHANNELS = 1280
 _BATCH_NORM_EPSILON = 1e-3
 
 
-class _SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: an odd remainder goes to the right and the bottom."""
+def _convolve(convolution: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """Convolve with TensorFlow's SAME padding and normalise, as one convolution.
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map (B, C, H, W) to ceil(H / stride) × ceil(W / stride)."""
-        padding: list[int] = []
-        for size, kernel, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            padding += [total // 2, total - total // 2]
-        return super().forward(F.pad(input, padding))
+    The norm is frozen, so it folds into the kernel: a pass over the weights instead of one over the features,
+    which are far larger. Of an odd padding the remainder goes to the right and the bottom.
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    kernel = convolution.weight * scale[:, None, None, None]
+    bias = norm.bias - mean * scale
+    padding: list[int] = []
+    for size, width, stride in zip(inputs.shape[:1:-1], kernel.shape[:1:-1], convolution.stride[::-1], strict=True):
+        total = max((-(-size // stride) - 1) * stride + width - size, 0)
+        padding += [total // 2, total - total // 2]
+    even = padding[0::2] == padding[1::2]
+    return F.conv2d(
+        inputs if even else F.pad(inputs, padding),
+        kernel,
+        bias,
+        convolution.stride,
+        padding=(padding[2], padding[0]) if even else 0,
+        groups=convolution.groups,
+    )
 
 
 class _DepthwiseBlock(nn.Module):
@@ -53,15 +69,15 @@ class _DepthwiseBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.conv_dw = _SameConv2d(in_channels, in_channels, kernel, stride, groups=in_channels, bias=False)
+        self.conv_dw = nn.Conv2d(in_channels, in_channels, kernel, stride, groups=in_channels, bias=False)
         self.bn1 = nn.BatchNorm2d(in_channels, eps=_BATCH_NORM_EPSILON)
         self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels, eps=_BATCH_NORM_EPSILON)
         self.adds_input = stride == 1 and in_channels == out_channels
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = F.relu6(self.bn1(self.conv_dw(inputs)))
-        hidden = self.bn2(self.conv_pw(hidden))
+        hidden = F.relu6(_convolve(self.conv_dw, self.bn1, inputs), inplace=True)
+        hidden = _convolve(self.conv_pw, self.bn2, hidden)
         out: Tensor = inputs + hidden if self.adds_input else hidden
         return out
 
@@ -74,16 +90,16 @@ class _InvertedResidualBlock(nn.Module):
         wide = in_channels * expansion
         self.conv_pw = nn.Conv2d(in_channels, wide, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(wide, eps=_BATCH_NORM_EPSILON)
-        self.conv_dw = _SameConv2d(wide, wide, kernel, stride, groups=wide, bias=False)
+        self.conv_dw = nn.Conv2d(wide, wide, kernel, stride, groups=wide, bias=False)
         self.bn2 = nn.BatchNorm2d(wide, eps=_BATCH_NORM_EPSILON)
         self.conv_pwl = nn.Conv2d(wide, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels, eps=_BATCH_NORM_EPSILON)
         self.adds_input = stride == 1 and in_channels == out_channels
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = F.relu6(self.bn1(self.conv_pw(inputs)))
-        hidden = F.relu6(self.bn2(self.conv_dw(hidden)))
-        hidden = self.bn3(self.conv_pwl(hidden))
+        hidden = F.relu6(_convolve(self.conv_pw, self.bn1, inputs), inplace=True)
+        hidden = F.relu6(_convolve(self.conv_dw, self.bn2, hidden), inplace=True)
+        hidden = _convolve(self.conv_pwl, self.bn3, hidden)
         out: Tensor = inputs + hidden if self.adds_input else hidden
         return out
 
@@ -97,7 +113,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
-        self.conv_stem = _SameConv2d(3, _STEM_CHANNELS, 3, 2, bias=False)
+        self.conv_stem = nn.Conv2d(3, _STEM_CHANNELS, 3, 2, bias=False)
         self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS, eps=_BATCH_NORM_EPSILON)
         groups: list[nn.Module] = []
         channels = _STEM_CHANNELS
@@ -118,9 +134,10 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, 224, 224), pixels (p·255 − 127)/128 of p in [0, 1], to logits (B, num_classes)."""
-        hidden = F.relu6(self.bn1(self.conv_stem(pixels)))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        hidden = F.relu6(_convolve(self.conv_stem, self.bn1, pixels), inplace=True)
         hidden = self.blocks(hidden)
-        hidden = F.relu6(self.bn2(self.conv_head(hidden)))
+        hidden = F.relu6(_convolve(self.conv_head, self.bn2, hidden), inplace=True)
         logits: Tensor = self.classifier(hidden.mean(dim=(2, 3)))
         return logits
 

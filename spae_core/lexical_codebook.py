@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from functools import cached_property
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from spae_core.errors import ModelError
@@ -48,10 +49,15 @@ class LexicalCodebook:
                 f"codebook: expected one vector, one id and one word an entry, got {len(embeddings)}, "
                 f"{len(token_ids)} and {len(words)}. Build it again with `spae codebook`."
             )
-        if not torch.isfinite(embeddings).all():
-            raise ModelError("codebook: expected finite vectors, got NaN or infinity. Build it from intact weights.")
+        if embeddings.ndim != 2:
+            raise ModelError(f"codebook: expected vectors (V, C), got {tuple(embeddings.shape)}. Give a row an entry.")
         # Rounded as it is stored, so that a codebook gives the same tokens before and after a round trip.
         self.embeddings = embeddings.half().float()
+        if not torch.isfinite(self.embeddings).all():
+            raise ModelError(
+                "codebook: expected vectors that are finite in float16 (up to 65504), got NaN or infinity. "
+                "Build it from intact weights, and normalise them."
+            )
         self.token_ids = token_ids
         self.words = words
         self.source = source
@@ -76,7 +82,10 @@ class LexicalCodebook:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file: vectors as float16, ids as int32, words and origin in the header."""
+        """Write one safetensors file: vectors as float16, ids as int32, words and origin in the header.
+
+        Equal codebooks give equal bytes.
+        """
         header = {
             "format": FORMAT,
             "words": json.dumps(self.words, ensure_ascii=False),
@@ -87,7 +96,7 @@ class LexicalCodebook:
             "embeddings": self.embeddings.half().contiguous().cpu(),
             "token_ids": torch.tensor(self.token_ids, dtype=torch.int32),
         }
-        save_file(tensors, path, metadata=header)
+        path.write_bytes(_with_sorted_header(safetensors.torch.save(tensors, metadata=header)))
 
     @classmethod
     def load(cls, path: Path) -> LexicalCodebook:
@@ -105,12 +114,28 @@ class LexicalCodebook:
                         "Build it with `spae codebook`."
                     )
                 embeddings, token_ids = file.get_tensor("embeddings"), file.get_tensor("token_ids")
+            words, settings, source = json.loads(header["words"]), json.loads(header["settings"]), header["source"]
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"codebook {path}: expected a whole safetensors file, got: {error}.") from error
+            raise ModelError(
+                f"codebook {path}: expected a whole safetensors file, got: {error}. Copy it again."
+            ) from error
+        except (KeyError, json.JSONDecodeError) as error:
+            raise ModelError(
+                f"codebook {path}: expected words, source and settings as JSON in its header, got: {error!r}. "
+                "Build it with `spae codebook`."
+            ) from error
         return cls(
             embeddings=embeddings.float(),
             token_ids=tuple(token_ids.tolist()),
-            words=tuple(json.loads(header["words"])),
-            source=header["source"],
-            settings=json.loads(header["settings"]),
+            words=tuple(words),
+            source=source,
+            settings=settings,
         )
+
+
+def _with_sorted_header(serialized: bytes) -> bytes:
+    """The same safetensors file with the keys of its header in order; the library writes them in a random one."""
+    (length,) = struct.unpack("<Q", serialized[:8])
+    header = json.dumps(json.loads(serialized[8 : 8 + length]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # the format wants its tensors aligned
+    return struct.pack("<Q", len(header)) + header + serialized[8 + length :]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spae_core.errors import ModelError
 from spae_core.tokenizer import SpaeTokenizer
 
 
@@ -22,11 +23,19 @@ def match_latents_to_codebook(model: SpaeTokenizer, images: Tensor, first_owner:
         model: Changed in place.
         images: (B, 3, S, S) in [0, 1]; together at least as many cells as the codebook has dimensions.
         first_owner: int64 (B, H, W) for the ownership embedding.
+
+    Raises:
+        ModelError: If there are fewer cells than dimensions.
     """
     device = model.device
     features = model.encoder.features(images.to(device), None if first_owner is None else first_owner.to(device))
     cells = features.float().movedim(1, -1).flatten(0, 2).double()
     table = model.quantizer.table().double()
+    if len(cells) < table.shape[1]:
+        raise ModelError(
+            f"matched_start: expected at least {table.shape[1]} cells in a batch, as many as embedding_dim, "
+            f"got {len(cells)}. Raise batch_size or window_cells, or set matched_start to false."
+        )
     cell_mean, table_mean = cells.mean(dim=0), table.mean(dim=0)
     cell_values, cell_axes = _principal_axes(cells - cell_mean)
     table_values, table_axes = _principal_axes(table - table_mean)

@@ -35,13 +35,28 @@ class ModelFiles:
         config: The model's settings.
         weights: float32 tensors by name.
         codebook: The words.
-        model_sha256: Of settings and weights.
+        model_sha256: Of settings and weights as they are stored. It stays the same when later versions know more
+            settings.
     """
 
     config: SpaeConfig
     weights: dict[str, Tensor]
     codebook: LexicalCodebook
     model_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What `config.json` holds; `training` is for people."""
+
+    format: str
+    config: dict[str, Any]
+    model_sha256: str
+    codebook_sha256: str
+    files: dict[str, str]
+
+
+_DESCRIPTION_TYPE = TypeAdapter(_Description)
 
 
 def config_to_json(config: SpaeConfig) -> dict[str, Any]:
@@ -73,7 +88,11 @@ def serialize_weights(weights: Mapping[str, Tensor]) -> bytes:
 
 def hash_model(config: SpaeConfig, weights: bytes) -> str:
     """sha256 over settings and stored weights: the identity recorded in datasets."""
-    settings = json.dumps(config_to_json(config), sort_keys=True).encode()
+    return _hash_stored(config_to_json(config), weights)
+
+
+def _hash_stored(plain_config: Mapping[str, Any], weights: bytes) -> str:
+    settings = json.dumps(plain_config, sort_keys=True).encode()
     return hashlib.sha256(settings + b"\0" + hashlib.sha256(weights).digest()).hexdigest()
 
 
@@ -127,7 +146,7 @@ def save_model(
         "files": {name: _sha256(folder / name) for name in (WEIGHTS_FILE, CODEBOOK_FILE)},
         "training": dict(training or {}),
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(name_or_path: str | Path) -> ModelFiles:
@@ -137,33 +156,51 @@ def load_model(name_or_path: str | Path) -> ModelFiles:
         ModelError: If something is absent, damaged or from another model; the message names the file and both values.
     """
     folder = find_model(name_or_path)
-    try:
-        description = json.loads((folder / CONFIG_FILE).read_text())
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: expected JSON, got: {error}. Copy the model again.") from error
-    if description.get("format") != FORMAT:
-        raise ModelError(f"{folder / CONFIG_FILE}: expected format {FORMAT}, got {description.get('format')}.")
-    for name, expected in description["files"].items():
-        path = folder / name
+    description = _read_description(folder / CONFIG_FILE)
+    for name in (WEIGHTS_FILE, CODEBOOK_FILE):
+        path, expected = folder / name, description.files.get(name)
         if not path.is_file():
             raise ModelError(f"model {folder}: expected {name} beside {CONFIG_FILE}, got no such file. Copy it again.")
         found = _sha256(path)
         if found != expected:
             raise ModelError(f"{path}: expected sha256 {expected}, got {found}. Copy the model again.")
-    config = config_from_json(description["config"])
+    config = config_from_json(description.config)
     codebook = LexicalCodebook.load(folder / CODEBOOK_FILE)
-    if codebook.sha256 != description["codebook_sha256"]:
+    if codebook.sha256 != description.codebook_sha256:
         raise ModelError(
-            f"codebook of {folder}: expected sha256 {description['codebook_sha256']}, got {codebook.sha256}. "
+            f"codebook of {folder}: expected sha256 {description.codebook_sha256}, got {codebook.sha256}. "
             "Use the codebook the model was trained with."
         )
     serialized = (folder / WEIGHTS_FILE).read_bytes()
     try:
         weights = safetensors.torch.load(serialized)
     except SafetensorError as error:
-        raise ModelError(f"{folder / WEIGHTS_FILE}: expected a safetensors file, got: {error}.") from error
+        raise ModelError(
+            f"{folder / WEIGHTS_FILE}: expected a safetensors file, got: {error}. Copy the model again."
+        ) from error
+    # The settings as they stand in the file: a setting that later versions add does not make it another model.
+    model_sha256 = _hash_stored(description.config, serialized)
+    if model_sha256 != description.model_sha256:
+        raise ModelError(
+            f"{folder / CONFIG_FILE}: expected settings and weights of model_sha256 {description.model_sha256}, "
+            f"got {model_sha256}. Copy the model again; settings of a trained model cannot be changed."
+        )
     wide = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    return ModelFiles(config=config, weights=wide, codebook=codebook, model_sha256=hash_model(config, serialized))
+    return ModelFiles(config=config, weights=wide, codebook=codebook, model_sha256=model_sha256)
+
+
+def _read_description(path: Path) -> _Description:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: expected JSON, got: {error}. Copy the model again.") from error
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        found = plain.get("format") if isinstance(plain, dict) else type(plain).__name__
+        raise ModelError(f"{path}: expected format {FORMAT}, got {found}. Save the model with this version.")
+    try:
+        return _DESCRIPTION_TYPE.validate_python(plain)
+    except ValidationError as error:
+        raise ModelError(f"{path}: expected the description of a model, got: {error}. Copy the model again.") from error
 
 
 def _sha256(path: Path) -> str:

@@ -20,6 +20,12 @@ from spae_core.pyramid import DilationSubsampler
 from spae_core.structs import Assignment, QuantizerOutput
 
 
+def axis_scales(embedding_dim: int, decay: float, device: torch.device | None = None) -> Tensor:
+    """Scale of each axis of the lookup space, (C,): i^−decay, with a root mean square of 1."""
+    scales = torch.arange(1, embedding_dim + 1, dtype=torch.float32, device=device).pow(-decay)
+    return scales / scales.square().mean().sqrt()
+
+
 class StreamingAverageQuantizer(nn.Module):
     """Chooses one entry a pyramid cell, coarse layer first, so that the mean of a cell's entries nears its latent.
 
@@ -34,7 +40,8 @@ class StreamingAverageQuantizer(nn.Module):
         """Build the quantizer.
 
         Raises:
-            ModelError: If the codebook's width is not `embedding_dim` and no projection is to be trained.
+            ModelError: If the codebook's width is not `embedding_dim` and no projection is to be trained, or if a
+                projection is to be wider than the codebook has axes.
         """
         super().__init__()
         if not config.trainable_projection and codebook.embedding_dim != embedding_dim:
@@ -42,21 +49,28 @@ class StreamingAverageQuantizer(nn.Module):
                 f"codebook: expected embedding_dim {embedding_dim} as the model has, got {codebook.embedding_dim} "
                 f"({codebook.source}). Build one with `spae codebook --embedding-dim {embedding_dim}`."
             )
+        if config.trainable_projection and embedding_dim > min(codebook.embeddings.shape):
+            raise ModelError(
+                f"embedding_dim: expected at most {min(codebook.embeddings.shape)} for a projection of a codebook "
+                f"{tuple(codebook.embeddings.shape)}, got {embedding_dim}. A projection cannot add axes; lower it."
+            )
         self.config = config
         self.subsampler = DilationSubsampler(pyramid)
-        self.register_buffer("entries", codebook.embeddings, persistent=False)
+        scales = axis_scales(embedding_dim, config.axis_decay, codebook.embeddings.device)
+        lookup = codebook.embeddings if config.trainable_projection else codebook.embeddings * scales
+        self.register_buffer("entries", lookup, persistent=False)
         self.projection: nn.Linear | None = None
         if config.trainable_projection:
             self.projection = nn.Linear(codebook.embedding_dim, embedding_dim, bias=False)
-            self._start_projection_from_principal_axes(codebook.embeddings)
+            self._start_projection_from_principal_axes(codebook.embeddings, scales)
 
     @torch.no_grad()
-    def _start_projection_from_principal_axes(self, embeddings: Tensor) -> None:
+    def _start_projection_from_principal_axes(self, embeddings: Tensor, scales: Tensor) -> None:
         assert self.projection is not None
         centred = embeddings - embeddings.mean(dim=0)
         _, singular_values, axes = torch.linalg.svd(centred, full_matrices=False)
         width = self.projection.out_features
-        scale = len(embeddings) ** 0.5 / singular_values[:width].clamp_min(1e-8)
+        scale = scales[:width] * len(embeddings) ** 0.5 / singular_values[:width].clamp_min(1e-8)
         self.projection.weight.copy_(scale[:, None] * axes[:width])
 
     def table(self) -> Tensor:
@@ -169,9 +183,23 @@ class StreamingAverageQuantizer(nn.Module):
         Args:
             code_indices: One int64 (B, h_l, w_l) a layer, coarse first.
             num_layers: Layers to use, 1 to those given. Default: all given.
+
+        Raises:
+            ModelError: If there are fewer layers than asked for, or an index points outside the codebook.
         """
         depth = self._checked_depth(len(code_indices) if num_layers is None else num_layers)
+        if depth > len(code_indices):
+            raise ModelError(
+                f"num_layers: expected 1 to {len(code_indices)}, got {depth}. The pyramid has no more layers."
+            )
         table = self.table()
+        for layer, indices in enumerate(code_indices[:depth], 1):
+            lowest, highest = indices.aminmax() if indices.numel() else (0, 0)
+            if int(lowest) < 0 or int(highest) >= len(table):
+                raise ModelError(
+                    f"tokens of layer {layer}: expected 0 to {len(table) - 1}, got {int(lowest)} to {int(highest)}. "
+                    "Decode with the codebook that made them."
+                )
         height, width = self.subsampler.config.grid
         first = code_indices[0]
         total = table.new_zeros((len(first), height, width, table.shape[1]))

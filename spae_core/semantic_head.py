@@ -54,7 +54,7 @@ class RankedWords(nn.Module):
 
         Args:
             images: (B, 3, H, W) in [0, 1].
-            table: (V, C) lookup vectors.
+            table: (V, C) word vectors: the codebook's, before any scaling or projection.
             num_words: R, at most V.
 
         Returns:
@@ -87,7 +87,8 @@ def made_up_mixtures(
         keys[torch.arange(batch_size), main] = torch.inf
         chosen = keys.topk(num_neighbours + 1, dim=1).indices
         weights = torch.empty(batch_size, num_neighbours + 1).exponential_(generator=generator)
-        weights[:, 0] *= 1 + 30 * torch.rand(batch_size, generator=generator)
+        # The main class leads by a factor from 1 (all alike) to 300 (a sure classifier), log-uniform.
+        weights[:, 0] *= 300 ** torch.rand(batch_size, generator=generator)
         weights = weights / weights.sum(dim=1, keepdim=True)
         yield F.normalize((weights[..., None] * class_vectors[chosen]).sum(dim=1), dim=1)
 

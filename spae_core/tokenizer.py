@@ -35,7 +35,10 @@ class SpaeTokenizer(nn.Module):
     Attributes:
         config: Its settings.
         codebook: Its words.
+        word_vectors: (V, C) of the codebook, in which the semantic head ranks words.
     """
+
+    word_vectors: Tensor
 
     def __init__(self, config: SpaeConfig, codebook: LexicalCodebook) -> None:
         """Build the model with random weights.
@@ -52,7 +55,9 @@ class SpaeTokenizer(nn.Module):
         self.quantizer = StreamingAverageQuantizer(config.quantizer, config.pyramid, codebook, config.embedding_dim)
         self.ranked_words: RankedWords | None = None
         if config.ranked_words is not None:
-            self.ranked_words = RankedWords(config.ranked_words, config.embedding_dim).eval().requires_grad_(False)
+            self.ranked_words = RankedWords(config.ranked_words, codebook.embedding_dim).eval().requires_grad_(False)
+        # Words are ranked where their meaning is laid out, latents are matched where pictures are.
+        self.register_buffer("word_vectors", codebook.embeddings, persistent=False)
 
     @classmethod
     def from_preset(cls, name: str, codebook: LexicalCodebook) -> SpaeTokenizer:
@@ -72,22 +77,34 @@ class SpaeTokenizer(nn.Module):
         """
         files = load_model(name_or_path)
         model = cls(files.config, files.codebook)
+        own = model.state_dict()
+        for name, weight in files.weights.items():
+            if name in own and own[name].shape != weight.shape:
+                raise ModelError(
+                    f"model {name_or_path}: expected {name} of shape {tuple(own[name].shape)} for "
+                    f"{files.config.name}, got {tuple(weight.shape)}. Copy the model again."
+                )
         absent, unknown = model.load_state_dict(files.weights, strict=False)
         if absent or unknown:
             raise ModelError(
                 f"model {name_or_path}: expected the weights of {files.config.name}, got {len(absent)} absent "
                 f"(first: {absent[:1]}) and {len(unknown)} unknown (first: {unknown[:1]}). Copy the model again."
             )
+        # As stored: hashed again, it would change with every setting that a later version adds.
+        model.model_sha256 = files.model_sha256
         return model.eval().to(device)
 
     def save_pretrained(self, folder: str | Path, training: Mapping[str, Any] | None = None) -> None:
-        """Write `config.json`, `model.safetensors` and `codebook.safetensors`; a trained projection is baked in."""
+        """Write `config.json`, `model.safetensors` and `codebook.safetensors`; see `baked`."""
         model = self.baked()
         save_model(folder, model.config, model.state_dict(), model.codebook, training)
 
     def baked(self) -> SpaeTokenizer:
-        """The same model with a fixed codebook in place of a trained projection; itself when there is none."""
-        if self.quantizer.projection is None:
+        """The same model with a fixed codebook in place of a trained projection; itself when there is none.
+
+        A semantic head ranks words in the codebook's own space, so a model with one keeps codebook and projection.
+        """
+        if self.quantizer.projection is None or self.ranked_words is not None:
             return self
         codebook = LexicalCodebook(
             embeddings=self.quantizer.table().detach(),
@@ -96,7 +113,8 @@ class SpaeTokenizer(nn.Module):
             source=f"{self.codebook.source}, trained projection",
             settings=self.codebook.settings,
         )
-        fixed = replace(self.config, quantizer=replace(self.config.quantizer, trainable_projection=False))
+        quantizer = replace(self.config.quantizer, trainable_projection=False, axis_decay=0.0)
+        fixed = replace(self.config, quantizer=quantizer)
         model = SpaeTokenizer(fixed, codebook)
         model.load_state_dict({k: v for k, v in self.state_dict().items() if k != "quantizer.projection.weight"})
         return model.train(self.training)
@@ -117,11 +135,15 @@ class SpaeTokenizer(nn.Module):
         return self.quantizer.entries.device
 
     def encode(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, S, S) in [0, 1] to latents (B, C, H, W)."""
+        """Map images, float32 (B, 3, S, S) in [0, 1], to latents (B, C, H, W).
+
+        Raises:
+            ModelError: If they are of another size or type.
+        """
         side = self.config.image_size_px
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side) or not images.is_floating_point():
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, side, side) or images.dtype != torch.float32:
             raise ModelError(
-                f"images: expected float (B, 3, {side}, {side}) in [0, 1], got {images.dtype} {tuple(images.shape)}. "
+                f"images: expected float32 (B, 3, {side}, {side}) in [0, 1], got {images.dtype} {tuple(images.shape)}. "
                 "Resize and crop first, and divide bytes by 255."
             )
         latents: Tensor = self.encoder(images, self.quantizer.subsampler.first_owner)
@@ -138,7 +160,7 @@ class SpaeTokenizer(nn.Module):
             return None
         num_layers = self.config.ranked_words.num_layers
         num_words = self.config.pyramid.cumulative_tokens[num_layers - 1]
-        return self.place_words(self.ranked_words(images, self.quantizer.table(), num_words))
+        return self.place_words(self.ranked_words(images, self.word_vectors, num_words))
 
     def place_words(self, ranked: Tensor) -> Tensor:
         """Lay ranked words (B, R) out in the top layers, raster order: int64 (B, D, H, W), −1 elsewhere."""
@@ -162,6 +184,9 @@ class SpaeTokenizer(nn.Module):
 
         Returns:
             All D layers. Equal pictures in batches of equal size give equal tokens.
+
+        Raises:
+            ModelError: If the pictures are of another size or type.
         """
         images = images.to(self.device)
         assignment = self.quantizer.assign(self.encode(images), given=self.given_words(images))
@@ -179,7 +204,8 @@ class SpaeTokenizer(nn.Module):
             float32 (B, 3, S, S) in [0, 1].
 
         Raises:
-            ModelError: If the pyramid is of another codebook.
+            ModelError: If the pyramid is of another codebook, has fewer layers than asked for, or holds tokens that
+                no codebook of this size has.
         """
         if pyramid.codebook.sha256 != self.codebook.sha256:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""The training loop: draw, encode, quantize, decode, compare, step.
+"""The training loop: draw, encode, quantize, decode, compare, step. The loss itself is in `objective`.
 
 The trainer yields a `StepReport` after each step; who watches (log file, curves, progress bar) is not its business.
 
@@ -21,17 +21,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spae_core.adversary import Adversary
-from spae_core.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from spae_core.errors import ModelError, TrainingError
-from spae_core.losses import dynamic_weight, entropy_loss, reconstruction_loss
+from spae_core.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
+from spae_core.errors import TrainingError
 from spae_core.matched_start import match_latents_to_codebook
 from spae_core.metrics import LayerCodeStatistics, codebook_perplexity
 from spae_core.model_files import config_to_json
+from spae_core.objective import Objective, network_autocast
 from spae_core.perceptual import Lpips
-from spae_core.semantic_guidance import semantic_candidates, semantic_guidance_loss, semantic_similarity
 from spae_core.structs import Assignment
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.training_batches import TrainingBatch, draw_batch, step_generator
+from spae_core.training_batches import TrainingBatch, draw_batch, draw_depth, step_generator
 from spae_core.training_config import TrainingConfig
 
 FROZEN = "ranked_words."
@@ -60,7 +59,7 @@ class StepReport:
 
     Attributes:
         step: Steps done, from 1.
-        losses: Each term before its weight, and `total`; nats or squared units.
+        losses: Each term before its weight, and `total`; nats or squared units. 0 where a step has no cells for it.
         learning_rate: Of this step.
         gradient_norm: Global norm before clipping.
         perplexity: Of each layer's codes since the last report that had them (every `log_every` steps, and after the
@@ -81,6 +80,7 @@ class Trainer:
 
     Attributes:
         model: What is trained.
+        objective: The loss.
         averaged: The same model with averaged weights, for evaluation.
         step: Steps done.
     """
@@ -98,20 +98,21 @@ class Trainer:
         """Set up optimizers; resume from the newest checkpoint in `folder` if there is one.
 
         Raises:
-            ModelError: If the checkpoint belongs to another preset, codebook or recipe.
+            ModelError: If the checkpoint belongs to another preset, codebook or recipe, or a term of the loss lacks
+                what it needs.
         """
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         self.model = model.to(device).train()
-        self.lpips = lpips.to(device) if lpips is not None and recipe.perceptual_weight else None
         self.step = 0
-        if recipe.perceptual_weight and lpips is None:
-            raise ModelError(
-                "perceptual_weight: expected LPIPS weights beside it, got none. Give them, or set it to 0."
-            )
-        if recipe.semantic.weight and (data.image_features is None or data.word_features is None):
-            raise ModelError(
-                "semantic.weight: expected image and word features beside it, got none. Give them, or set it to 0."
-            )
+        self.objective = Objective(
+            model,
+            recipe,
+            device=device,
+            lpips=lpips,
+            image_features=data.image_features,
+            word_features=data.word_features,
+            words_are_given=data.given is not None,
+        )
         if recipe.matched_start:
             batch = self._draw(0)
             match_latents_to_codebook(model, batch.images, batch.first_owner)
@@ -126,8 +127,8 @@ class Trainer:
         if recipe.compile_networks:
             model.encoder.compile()
             model.decoder.compile()
-            if self.lpips is not None:
-                self.lpips.compile()
+            if self.objective.lpips is not None:
+                self.objective.lpips.compile()
         self.statistics = LayerCodeStatistics(model.config.pyramid.num_layers, model.codebook.codebook_size)
         checkpoints = list_checkpoints(folder)
         if checkpoints:
@@ -144,7 +145,8 @@ class Trainer:
         """Train until the recipe's last step, yielding after each.
 
         Raises:
-            TrainingError: If a loss is NaN or infinite. The last checkpoint stays and the message names it.
+            TrainingError: If a loss, gradient or weight is NaN or infinite. The message names the last checkpoint
+                that the trouble cannot come from.
         """
         recipe = self.recipe
         while self.step < recipe.num_steps:
@@ -156,6 +158,7 @@ class Trainer:
                 self.statistics.reset()
             checkpoint = None
             if self.step % recipe.checkpoint_every == 0 or self.step == recipe.num_steps:
+                self._refuse_broken_weights()
                 checkpoint = save_checkpoint(self.folder, self.step, self.identity(), self._state())
             yield StepReport(
                 step=self.step,
@@ -169,8 +172,10 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with this run."""
         recipe = asdict(self.recipe)
-        for about_watching in ("log_every", "evaluate_every", "checkpoint_every"):
-            del recipe[about_watching]
+        # What one looks at may change, and a run may be lengthened or shortened: the learning rate then follows the
+        # new schedule from the resumed step on.
+        for changeable in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
+            del recipe[changeable]
         return {
             "config": config_to_json(self.model.config),
             "codebook_sha256": self.model.codebook_sha256,
@@ -208,53 +213,42 @@ class Trainer:
         images = batch.images.to(self.device)
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        decoded, assignment = self._reconstruct(batch, images, self._draw_depth(generator))
-        terms = self._appearance_terms(decoded, images, assignment, generator)
-        adversarial = 0.0
-        if self.adversary is not None and self.step >= recipe.adversarial.start_step:
-            terms["adversarial"] = self.adversary.generator_loss(decoded)
-            adversarial = recipe.adversarial.weight
-        weights = {
-            "reconstruction": recipe.reconstruction_weight,
-            "commitment": 1.0,
-            "codebook": 1.0,
-            "perceptual": recipe.perceptual_weight,
-            "entropy": recipe.entropy_weight,
-            "adversarial": adversarial,
-        }
-        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        if recipe.semantic.weight:
-            terms["semantic"] = semantic = self._semantic_term(assignment, batch.indices, generator)
-            scale = dynamic_weight(total, semantic) if recipe.semantic.dynamic_weight else 1.0
-            total = total + recipe.semantic.weight * scale * semantic
-        terms["total"] = total
+        depth = draw_depth(
+            self.model.config.pyramid, generator, chance=recipe.layer_dropout, windowed=bool(recipe.window_cells)
+        )
+        decoded, assignment = self._reconstruct(batch, images, depth)
+        counts = self.adversary is not None and self.step >= recipe.adversarial.start_step
+        adversary = self.adversary if counts else None
+        terms = self.objective.terms(
+            decoded,
+            images,
+            assignment,
+            batch.indices,
+            step=self.step,
+            adversary=adversary,
+            generator=generator,
+        )
         self._refuse_not_finite(terms)
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        terms["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_clip_norm or float("inf"))
         self._refuse_not_finite({"gradient_norm": norm})
         self.optimizer.step()
         self.averaging.update_parameters(self.model)
-        if self.adversary is not None and self.step >= recipe.adversarial.start_step:
-            terms |= self.adversary.step(images, decoded.detach(), learning_rate, self.step)
+        if adversary is not None:
+            verdicts = adversary.step(images, decoded.detach(), learning_rate, self.step)
+            self._refuse_not_finite(verdicts)
+            terms |= verdicts
         with torch.no_grad():
             owned = [assignment.indices[:, layer] for layer in range(assignment.indices.shape[1])]
             self.statistics.update([layer[layer >= 0].cpu() for layer in owned])
         return {name: term.item() for name, term in terms.items()}, norm.item(), learning_rate
 
-    def _draw_depth(self, generator: torch.Generator) -> int:
-        pyramid = self.model.config.pyramid
-        first = pyramid.first_decodable_layer if self.recipe.window_cells else 1
-        dropped = torch.rand((), generator=generator).item() < self.recipe.layer_dropout
-        if not dropped or first >= pyramid.num_layers:
-            return pyramid.num_layers
-        return int(torch.randint(first, pyramid.num_layers, (), generator=generator))
-
     def _reconstruct(self, batch: TrainingBatch, images: Tensor, depth: int) -> tuple[Tensor, Assignment]:
         owner = batch.first_owner.to(self.device)
         given = None if batch.given is None else batch.given.to(self.device)
         windowed = bool(self.recipe.window_cells)
-        with self._autocast():
+        with network_autocast(self.recipe, self.device):
             latents = self.model.encoder(images, owner).float()
         assignment = self.model.quantizer.assign(
             latents,
@@ -264,75 +258,34 @@ class Trainer:
             exact=False,
         )
         straight_through = latents + (assignment.quantized - latents).detach()
-        with self._autocast():
+        with network_autocast(self.recipe, self.device):
             decoded = self.model.decoder(straight_through, owner)
         return decoded.float(), assignment
-
-    def _appearance_terms(
-        self, decoded: Tensor, images: Tensor, assignment: Assignment, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        recipe = self.recipe
-        terms = {
-            "reconstruction": reconstruction_loss(decoded, images),
-            "commitment": assignment.commitment_loss,
-            "codebook": assignment.codebook_loss,
-        }
-        if self.lpips is not None and self.step >= recipe.perceptual_start_step:
-            with self._autocast():
-                terms["perceptual"] = self.lpips(decoded, images).mean()
-        if recipe.entropy_weight:
-            terms["entropy"] = entropy_loss(
-                torch.cat(assignment.layer_targets[self._first_free_layer() :]),
-                self.model.quantizer.table().detach(),
-                temperature=recipe.entropy_temperature,
-                max_cells=recipe.entropy_cells,
-                generator=generator,
-            )
-        return terms
-
-    def _semantic_term(self, assignment: Assignment, rows: Tensor, generator: torch.Generator) -> Tensor:
-        semantic, data = self.recipe.semantic, self.data
-        assert data.image_features is not None
-        assert data.word_features is not None
-        similarity = semantic_similarity(data.image_features[rows].to(self.device), data.word_features.to(self.device))
-        used = min(semantic.num_layers, len(assignment.layer_targets))
-        candidates = (
-            semantic_candidates(similarity, thresholds=semantic.thresholds[:used])
-            if semantic.rule == "threshold"
-            else semantic_candidates(similarity, nearest=semantic.nearest[:used])
-        )
-        return semantic_guidance_loss(
-            assignment.layer_targets[:used],
-            [cells[:, 0] for cells in assignment.layer_cells[:used]],
-            self.model.quantizer.table(),
-            candidates,
-            temperature=semantic.temperature,
-            max_cells=semantic.max_cells,
-            generator=generator,
-        )
-
-    def _first_free_layer(self) -> int:
-        """0-indexed first layer whose words the encoder chooses."""
-        ranked = self.model.config.ranked_words
-        return ranked.num_layers if ranked is not None and self.data.given is not None else 0
 
     def _running_perplexity(self) -> tuple[float, ...]:
         """Perplexity of each layer since the last report; NaN where windows have not met the layer yet."""
         return tuple(codebook_perplexity(counts) if counts.any() else float("nan") for counts in self.statistics.counts)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.recipe.precision == "bfloat16"
-        return torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=enabled)
-
     def _refuse_not_finite(self, terms: dict[str, Tensor]) -> None:
         bad = [name for name, term in terms.items() if not torch.isfinite(term)]
         if bad:
-            kept = list_checkpoints(self.folder)
-            raise TrainingError(
-                f"training: expected finite losses, got NaN or infinity in {', '.join(bad)} at step {self.step + 1}. "
-                f"Last good checkpoint: {kept[-1] if kept else 'none yet'}. "
-                "Lower the learning rate, or train in float32."
-            )
+            raise self._error(f"expected finite losses, got NaN or infinity in {', '.join(bad)}", self.step + 1)
+
+    def _refuse_broken_weights(self) -> None:
+        """Weights can overflow in a step whose losses were finite; such a state must not become a checkpoint."""
+        bad = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
+        if bad:
+            raise self._error(f"expected finite weights, got NaN or infinity in {', '.join(bad[:3])}", self.step)
+
+    def _error(self, what: str, step: int) -> TrainingError:
+        # The checkpoint that this very step began with is no good one: its weights gave what is not finite.
+        good = [path for path in list_checkpoints(self.folder) if path < checkpoint_path(self.folder, step - 1)]
+        began_with = checkpoint_path(self.folder, step - 1)
+        suspect = f" Delete {began_with}: this step began with it." if began_with.is_file() else ""
+        return TrainingError(
+            f"training: {what} at step {step}. Last good checkpoint: {good[-1] if good else 'none yet'}.{suspect} "
+            "Lower the learning rate, or train in float32."
+        )
 
     def _state(self) -> dict[str, Any]:
         def learned(module: nn.Module) -> dict[str, Tensor]:

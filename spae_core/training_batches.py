@@ -1,4 +1,4 @@
-"""What a training step sees: crops, flipped at random and cut to windows of the latent grid.
+"""What a training step sees: crops, flipped at random and cut to windows of the latent grid, and how many layers.
 
 Everything is drawn from (seed, step) alone, so a resumed run needs no random state to go on as if unbroken.
 
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spae_core.configs import PyramidConfig
 from spae_core.pyramid import DilationSubsampler
 
 
@@ -92,6 +93,25 @@ def draw_batch(
         first_owner=torch.stack(owners),
         given=torch.stack(fixed) if fixed else None,
     )
+
+
+def draw_depth(pyramid: PyramidConfig, generator: torch.Generator, *, chance: float, windowed: bool) -> int:
+    """How many layers a step decodes from.
+
+    Args:
+        pyramid: Whose layers.
+        generator: Draws.
+        chance: Of a shorter prefix, in [0, 1].
+        windowed: Whether the step sees windows; then every cell must own a token, as none can be filled from outside.
+
+    Returns:
+        D, or with that chance any number below it that decodes.
+    """
+    first = pyramid.first_decodable_layer if windowed else 1
+    dropped = torch.rand((), generator=generator).item() < chance
+    if not dropped or first >= pyramid.num_layers:
+        return pyramid.num_layers
+    return int(torch.randint(first, pyramid.num_layers, (), generator=generator))
 
 
 def _epoch_rows(num_rows: int, seed: int, start: int, count: int) -> Tensor:

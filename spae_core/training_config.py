@@ -6,8 +6,9 @@ Source: arXiv 2306.17842, appendix on implementation. What the paper does not ha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from spae_core.configs import REFUSE_UNKNOWN
 from spae_core.errors import ModelError
 
 
@@ -32,6 +33,7 @@ class AdversarialConfig:
     lecam_weight: float = 1e-4
     lecam_decay: float = 0.999
     base_channels: int = 128
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,7 @@ class SemanticConfig:
     nearest: tuple[int, ...] = (3, 8, 20, 60, 150)
     temperature: float = 1.0
     max_cells: int = 2048
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +84,7 @@ class TrainingConfig:
         perceptual_weight: η of LPIPS.
         perceptual_net: Its trunk.
         perceptual_start_step: Step from which on it counts; before it, steps are cheaper by its whole cost.
+        perceptual_pictures: Pictures of each batch it looks at; 0 for all. LPIPS costs more than the networks here.
         compile_networks: Let torch.compile fuse the networks' arithmetic; needs a C++ compiler on a CPU.
         entropy_weight: Of the codebook entropy term. Not in the paper.
         entropy_temperature: Of its soft assignments.
@@ -110,6 +114,7 @@ class TrainingConfig:
     perceptual_weight: float = 0.1
     perceptual_net: Literal["vgg", "alex"] = "vgg"
     perceptual_start_step: int = 0
+    perceptual_pictures: int = 0
     compile_networks: bool = False
     entropy_weight: float = 0.0
     entropy_temperature: float = 0.05
@@ -122,6 +127,7 @@ class TrainingConfig:
     log_every: int = 50
     evaluate_every: int = 500
     checkpoint_every: int = 500
+    __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
     def __post_init__(self) -> None:
         """Refuse runs that cannot step."""
@@ -142,18 +148,18 @@ def paper_recipe() -> TrainingConfig:
 def smol_recipe() -> TrainingConfig:
     """The shipped model's: meaning from the semantic head, appearance from the rest, for a CPU."""
     return TrainingConfig(
-        num_steps=9_000,
+        num_steps=10_000,
         batch_size=16,
         window_cells=8,
         learning_rate=1.5e-3,
         adam_betas=(0.9, 0.99),
         warmup_steps=200,
         final_learning_rate=0.02,
-        perceptual_weight=0.015,
-        perceptual_net="alex",
-        perceptual_start_step=6_000,
+        perceptual_weight=0.03,
+        perceptual_start_step=4_000,
+        perceptual_pictures=8,
         compile_networks=True,
-        entropy_weight=0.001,
+        entropy_weight=0.002,
         entropy_cells=256,
         layer_dropout=0.25,
         matched_start=True,

@@ -8,7 +8,7 @@ meanwhile.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,59 +17,11 @@ import pyarrow as pa
 
 from pipelines.bisection import run_isolating
 from pipelines.commit import ShardWriter
+from pipelines.engine import COMMIT, EngineReport, Progress
 from pipelines.errors import BadDataError
 from pipelines.plan import Plan
 from pipelines.stages.stage import RejectedRow, Stage
 from schemas.manifest import PartEntry, StageTiming
-
-#: Name under which writing shards appears among the timings.
-COMMIT = "commit_shards"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far a run is; counts of this process only.
-
-    Attributes:
-        num_done: Rows that are through, good or rejected.
-        reasons: Rows rejected so far, by `stage/error_class`.
-        committed: The shard just committed, or None between commits.
-    """
-
-    num_done: int
-    reasons: Mapping[str, int]
-    committed: PartEntry | None = None
-
-    @property
-    def num_rejected(self) -> int:
-        """Rows rejected so far."""
-        return sum(self.reasons.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineReport:
-    """What one call of `run_shards` did.
-
-    Attributes:
-        parts: Shards committed.
-        failures: Shard -> why it could not be written.
-        num_processed: Rows that went through the stages.
-        wall_seconds: Time for all of it.
-        stages: Timing of each stage, in order, and of the commits.
-    """
-
-    parts: tuple[PartEntry, ...]
-    failures: dict[int, str]
-    num_processed: int
-    wall_seconds: float
-    stages: dict[str, StageTiming]
-
-    @property
-    def bottleneck(self) -> str | None:
-        """The stage whose workers were busy longest; None if nothing ran."""
-        if not self.num_processed:
-            return None
-        return max(self.stages, key=lambda name: self.stages[name].busy_seconds / self.stages[name].num_workers)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,6 @@ import duckdb
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-
 from runs import finished_run
 
 

@@ -4,9 +4,9 @@ import resource
 import tempfile
 
 import pytest
+from runs import files_below, write_pictures
 
 from jobs.cli import main
-from runs import files_below, write_pictures
 
 
 @pytest.fixture

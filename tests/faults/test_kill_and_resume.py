@@ -6,9 +6,9 @@ import threading
 
 import pyarrow.parquet as pq
 import pytest
+from runs import files_below, spae_process, wait_for, write_pictures
 
 from jobs.cli import main
-from runs import files_below, spae_process, wait_for, write_pictures
 
 NUM_PICTURES, NUM_SHARDS = 100, 5
 

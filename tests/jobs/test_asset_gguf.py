@@ -166,6 +166,32 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path, state: dict[str,
         export_tokenizer_and_embeddings(tmp_path, tmp_path)
 
 
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path, state: dict[str, np.ndarray]) -> None:
+    write_gguf(tmp_path / "model.gguf", state)
+    whole = (tmp_path / "model.gguf").read_bytes()
+    for length in (0, 3, 20, 200, 1000, len(whole) // 2, len(whole) - 200):
+        (tmp_path / "model.gguf").write_bytes(whole[:length])
+        for export in (export_tokenizer_and_embeddings, export_llama_folder):
+            with pytest.raises(BadDataError, match="expected a whole GGUF file"):
+                export(tmp_path, tmp_path)
+
+
+def test_absent_fields_and_tensors_of_other_architectures_are_named(
+    tmp_path: Path, state: dict[str, np.ndarray]
+) -> None:
+    write_gguf(tmp_path / "model.gguf", state)
+    whole = (tmp_path / "model.gguf").read_bytes()
+    (tmp_path / "model.gguf").write_bytes(whole.replace(b"llama.context_length", b"llama.context_lengtj"))
+    with pytest.raises(BadDataError, match=r"expected a field llama\.context_length, got none"):
+        export_llama_folder(tmp_path, tmp_path)
+    (tmp_path / "model.gguf").write_bytes(whole.replace(b"blk.1.ffn_up", b"blk.1.ffn_xx"))
+    with pytest.raises(BadDataError, match=r"expected tensors of a Llama, got 'blk\.1\.ffn_xx\.weight'"):
+        export_llama_folder(tmp_path, tmp_path)
+    (tmp_path / "model.gguf").write_bytes(whole.replace(b"token_embd", b"token_xxxx"))
+    with pytest.raises(BadDataError, match=r"expected a tensor token_embd\.weight, got none"):
+        export_tokenizer_and_embeddings(tmp_path, tmp_path)
+
+
 def test_a_folder_without_a_gguf_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadDataError, match=r"expected one \.gguf file, got 0"):
         export_tokenizer_and_embeddings(tmp_path, tmp_path)

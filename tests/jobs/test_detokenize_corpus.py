@@ -4,9 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from runs import files_below, write_pictures
 
 from jobs.cli import main
-from runs import files_below, write_pictures
 
 
 @pytest.fixture

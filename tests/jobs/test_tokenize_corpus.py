@@ -7,9 +7,9 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 from pictures import DECODED, picture_cases
+from runs import files_below, write_pictures
 
 from jobs.cli import main
-from runs import files_below, write_pictures
 from schemas.manifest import Manifest
 
 

@@ -1,5 +1,6 @@
-from jobs.cli import main
 from runs import finished_run
+
+from jobs.cli import main
 
 
 def test_a_right_run_is_said_to_be_right(tmp_path, capsys):

@@ -1,10 +1,10 @@
 import pytest
+from runs import claim, draft_plan, files_below, finished_run, run_config, token_rows
 
 from pipelines.claim import claim_run, read_config
 from pipelines.commit import ShardWriter
 from pipelines.errors import UsageError
 from pipelines.storage import LocalStorage
-from runs import claim, draft_plan, files_below, finished_run, run_config, token_rows
 from schemas.codebook_table import codebook_table
 from schemas.versions import SchemaError
 

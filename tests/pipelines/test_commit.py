@@ -4,11 +4,11 @@ import pickle
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from runs import claim, files_below, rejected_row, token_rows
 
 from pipelines.commit import ShardWriter
 from pipelines.errors import BadDataError
 from pipelines.storage import LocalStorage
-from runs import claim, files_below, rejected_row, token_rows
 from schemas.tokens import TokensMetadata
 
 

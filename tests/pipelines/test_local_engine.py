@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from runs import CODEBOOK_SIZE, LAYER_GRIDS, claim, files_below
 
 from pipelines.commit import ShardWriter
 from pipelines.engines.local import LocalEngine
 from pipelines.stages.stage import RejectedRow, Resources, Stage, StageResult
 from pipelines.storage import LocalStorage
-from runs import CODEBOOK_SIZE, LAYER_GRIDS, claim, files_below
 from schemas.tokens import tokens_schema
 
 SCHEMA = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])

@@ -1,9 +1,9 @@
 import json
 
 import pytest
+from runs import draft_plan, run_config
 
 from pipelines.run_config import RunConfig, differences
-from runs import draft_plan, run_config
 from schemas.versions import SchemaError
 
 

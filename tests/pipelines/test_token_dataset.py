@@ -2,10 +2,10 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from runs import finished_run
 
 from pipelines.errors import BadDataError, UsageError
 from pipelines.token_dataset import open_token_dataset
-from runs import finished_run
 from schemas.versions import SchemaError
 
 

@@ -3,11 +3,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runs import finished_run
 
 from pipelines.errors import UsageError
 from pipelines.storage import LocalStorage
 from pipelines.verify import verify_run
-from runs import finished_run
 
 
 @pytest.fixture

@@ -1,12 +1,21 @@
 """Presets and recipes that all build, configs that survive JSON, and bad ones refused with both values."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 
-from spae_core.configs import PRESETS, NetworkConfig, PyramidConfig, SpaeConfig, preset
+from spae_core.configs import (
+    PRESETS,
+    NetworkConfig,
+    PyramidConfig,
+    QuantizerConfig,
+    RankedWordsConfig,
+    SpaeConfig,
+    preset,
+)
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.model_files import config_from_json, config_to_json
@@ -153,6 +162,14 @@ def test_json_with_a_bad_value_is_refused(path, value, message):
         config_from_json(plain)
 
 
+def test_json_with_a_setting_of_no_known_name_is_refused():
+    plain = config_to_json(preset("tiny"))
+    with pytest.raises(ModelError, match="image_size"):
+        config_from_json(plain | {"image_size": 64})
+    with pytest.raises(ModelError, match="channels"):
+        config_from_json(plain | {"encoder": plain["encoder"] | {"channels": 8}})
+
+
 @pytest.mark.parametrize("plain", [None, [], "tiny", {}, {"nam": "tiny"}])
 def test_json_that_is_no_config_is_refused(plain):
     with pytest.raises(ModelError, match="expected the settings of a SPAE model"):
@@ -170,3 +187,39 @@ def test_json_that_is_no_config_is_refused(plain):
 def test_a_recipe_that_cannot_step_is_refused(options, message):
     with pytest.raises(ModelError, match=message):
         TrainingConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "vq"}, "kind: expected 'saq' or 'residual', got 'vq'"),
+        ({"commitment_reduction": "max"}, "commitment_reduction: expected 'sum' or 'mean', got 'max'"),
+        ({"axis_decay": -1.0}, "axis_decay: expected a number of at least 0, got -1"),
+        ({"axis_decay": float("nan")}, "axis_decay: .*got nan"),
+    ],
+)
+def test_a_quantizer_of_no_known_kind_is_refused(options, message):
+    with pytest.raises(ModelError, match=message):
+        QuantizerConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["num_layers", "text_dim", "hidden_dim", "num_classes"])
+def test_a_semantic_head_that_names_nothing_is_refused(name):
+    with pytest.raises(ModelError, match=rf"ranked_words: expected .*at least 1, got .*{name}=0"):
+        RankedWordsConfig(**{name: 0})
+
+
+def test_a_semantic_head_for_more_layers_than_there_are_is_refused():
+    assert replace(preset("tiny"), ranked_words=RankedWordsConfig(num_layers=4)).ranked_words is not None
+    with pytest.raises(ModelError, match="ranked_words: expected num_layers of at most 4, got 5"):
+        replace(preset("tiny"), ranked_words=RankedWordsConfig(num_layers=5))
+
+
+def test_a_recipe_with_a_setting_of_no_known_name_is_refused():
+    recipe, adapter = asdict(RECIPES["tiny"]()), TypeAdapter(TrainingConfig)
+    assert adapter.validate_python(recipe) == RECIPES["tiny"]()
+    for part in (recipe, recipe["semantic"], recipe["adversarial"]):
+        part["learningrate"] = 1.0
+        with pytest.raises(ValidationError, match="learningrate"):
+            adapter.validate_python(recipe)
+        del part["learningrate"]

@@ -108,6 +108,45 @@ def test_the_encoder_divides_the_side_by_its_stride_and_the_decoder_multiplies_i
     assert Decoder(network, 5)(latents).shape == images.shape
 
 
+def with_idle_blocks(module: torch.nn.Module) -> None:
+    """Make every residual block add nothing, so that what is around the blocks shows."""
+    for child in module.modules():
+        if isinstance(child, ResidualBlock):
+            torch.nn.init.zeros_(child.conv2.weight)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_around_its_blocks_the_encoder_is_stem_mean_of_squares_norm_and_1x1(patch):
+    torch.manual_seed(0)
+    encoder = Encoder(replace(SMALL, channel_multipliers=(1, 1), patch_size_px=patch), 5)
+    with_idle_blocks(encoder)
+    images = torch.rand(2, 3, 16, 16)
+    hidden = encoder.stem(images)
+    side = 16 // patch
+    assert hidden.shape == (2, 8, side, side)
+    pooled = hidden.view(2, 8, side // 2, 2, side // 2, 2).mean(dim=(3, 5))
+    normed = encoder.norm(pooled)
+    expected = torch.einsum("bchw,oc->bohw", normed * normed.sigmoid(), encoder.to_latents.weight[:, :, 0, 0])
+    torch.testing.assert_close(encoder(images), expected + encoder.to_latents.bias[:, None, None])
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_around_its_blocks_the_decoder_repeats_each_cell_twice_and_lays_patches_out_in_place(patch):
+    torch.manual_seed(0)
+    decoder = Decoder(replace(SMALL, channel_multipliers=(1, 1), patch_size_px=patch), 5)
+    with_idle_blocks(decoder)
+    latents = torch.rand(2, 5, 4, 4)
+    wide = decoder.from_latents(latents).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    normed = decoder.norm(decoder.scales[1][0].conv(wide))
+    values = decoder.to_pixels(normed * normed.sigmoid())
+    # Channel c·p² + i·p + j is row i, column j of the patch in colour c.
+    expected = torch.empty(2, 3, 8 * patch, 8 * patch)
+    for i in range(patch):
+        for j in range(patch):
+            expected[:, :, i::patch, j::patch] = values[:, i * patch + j :: patch * patch]
+    torch.testing.assert_close(decoder(latents), expected)
+
+
 def test_pictures_of_a_batch_do_not_see_each_other():
     torch.manual_seed(0)
     encoder, decoder = Encoder(SMALL, 5), Decoder(SMALL, 5)

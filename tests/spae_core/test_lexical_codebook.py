@@ -1,11 +1,13 @@
 """A codebook on disk and back, its hash, and the damaged ones that are refused."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from spae_core.errors import ModelError
-from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.lexical_codebook import FORMAT, LexicalCodebook
 
 
 def small(**changes: object) -> LexicalCodebook:
@@ -58,6 +60,7 @@ def test_the_hash_is_of_vectors_ids_and_words_and_not_of_where_they_came_from():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"embeddings": torch.zeros(3)}, r"expected vectors \(V, C\), got \(3,\)"),
         ({"token_ids": (1, 2)}, "got 3, 2 and 3"),
         ({"words": ("a", "b", "c", "d")}, "got 3, 3 and 4"),
         ({"embeddings": torch.zeros(2, 2)}, "got 2, 3 and 3"),
@@ -88,3 +91,15 @@ def test_an_absent_damaged_or_foreign_file_is_refused_by_name(tmp_path):
     save_file({"embeddings": torch.zeros(2, 2)}, path, metadata={"format": "spae-codebook/2"})
     with pytest.raises(ModelError, match="expected format spae-codebook/1, got spae-codebook/2"):
         LexicalCodebook.load(path)
+    save_file({"embeddings": torch.zeros(2, 2), "token_ids": torch.zeros(2)}, path, metadata={"format": FORMAT})
+    with pytest.raises(ModelError, match=r"expected words, source and settings .*KeyError"):
+        LexicalCodebook.load(path)
+
+
+def test_every_save_gives_the_same_bytes_and_a_file_like_any_other(tmp_path):
+    paths = [tmp_path / f"{index}.safetensors" for index in range(8)]
+    for path in paths:
+        small().save(path)
+    assert len({path.read_bytes() for path in paths}) == 1
+    (tmp_path / "other").write_text("")
+    assert os.stat(paths[0]).st_mode == os.stat(tmp_path / "other").st_mode

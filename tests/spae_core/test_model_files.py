@@ -1,5 +1,6 @@
 """A model folder: written the same each time, and refused when a part is absent, damaged or of another model."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from spae_core.configs import preset
 from spae_core.errors import ModelError
@@ -175,12 +176,6 @@ def test_a_setting_changed_by_hand_is_refused(folder):
         load_model(folder)
 
 
-def test_a_setting_of_no_known_name_is_refused(folder):
-    edit_config(folder, lambda description: description["config"].update(image_size=64))
-    with pytest.raises(ModelError, match="image_size"):
-        load_model(folder)
-
-
 def test_weights_that_are_absent_unknown_or_of_another_shape_are_refused(tiny_tokenizer, tmp_path):
     weights, config = tiny_tokenizer.state_dict(), tiny_tokenizer.config
     short = {name: tensor for name, tensor in weights.items() if name != "encoder.stem.weight"}
@@ -197,8 +192,6 @@ def test_weights_that_are_absent_unknown_or_of_another_shape_are_refused(tiny_to
 
 
 def test_a_file_that_is_no_safetensors_file_is_refused_even_if_its_hash_fits(folder):
-    import hashlib
-
     content = b"no tensors"
     (folder / WEIGHTS_FILE).write_bytes(content)
     of_file = hashlib.sha256(content).hexdigest()
@@ -212,4 +205,22 @@ def test_the_config_file_lists_the_settings_in_plain_words(folder, tiny_tokenize
     assert description["config"] == json.loads(json.dumps(config_to_json(tiny_tokenizer.config)))
     assert description["config"]["pyramid"]["layer_grids"] == [[1, 1], [2, 2], [4, 4], [4, 4]]
     assert description["model_sha256"] == tiny_tokenizer.model_sha256
-    assert save_file is not None
+
+
+def test_a_model_saved_before_a_setting_existed_loads_and_keeps_its_hash(folder):
+    description = json.loads((folder / CONFIG_FILE).read_text())
+    del description["config"]["quantizer"]["axis_decay"]
+    settings = json.dumps(description["config"], sort_keys=True).encode()
+    weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).digest()
+    description["model_sha256"] = hashlib.sha256(settings + b"\0" + weights).hexdigest()
+    (folder / CONFIG_FILE).write_text(json.dumps(description))
+    files = load_model(folder)
+    assert files.config.quantizer.axis_decay == 0
+    assert files.model_sha256 == description["model_sha256"] != hash_model(files.config, b"")
+    assert SpaeTokenizer.from_pretrained(folder).model_sha256 == description["model_sha256"]
+
+
+def test_files_without_a_hash_are_refused(folder):
+    edit_config(folder, lambda description: description["files"].pop(WEIGHTS_FILE))
+    with pytest.raises(ModelError, match=f"{WEIGHTS_FILE}: expected sha256 None"):
+        load_model(folder)

@@ -38,9 +38,7 @@ def owned_cells(grids: tuple[tuple[int, int], ...], layer: int) -> list[tuple[in
     rows, columns = grids[layer]
     h, w = height // rows, width // columns
     return [
-        (h * i - ceil(h / 2) + 1, w * j - ceil(w / 2) + 1)
-        for i in range(1, rows + 1)
-        for j in range(1, columns + 1)
+        (h * i - ceil(h / 2) + 1, w * j - ceil(w / 2) + 1) for i in range(1, rows + 1) for j in range(1, columns + 1)
     ]
 
 

@@ -22,7 +22,6 @@ from spae_core.configs import PRESETS, PyramidConfig, QuantizerConfig, preset
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.quantizer import StreamingAverageQuantizer
-from spae_core.structs import TokenPyramid
 
 GRIDS = {
     **{name: preset(name).pyramid.layer_grids for name in PRESETS},
@@ -95,10 +94,8 @@ def triple_loop(
                 chosen: list[NDArray[np.float64]] = []
                 for layer in range(depth):
                     if owns(grids, layer, row + 1, column + 1):
-                        if kind == "saq":
-                            target = z + sum(z - entry for entry in chosen)
-                        else:
-                            target = z - sum(chosen)
+                        missed = sum((z - entry for entry in chosen), np.zeros(channels))
+                        target = z + missed if kind == "saq" else z - sum(chosen)
                         index = int(((target - entries) ** 2).sum(axis=1).argmin())
                         if fixed is not None and fixed[image, layer, row, column] >= 0:
                             index = int(fixed[image, layer, row, column])
@@ -112,9 +109,7 @@ def triple_loop(
     return Reference(indices, prefixes, targets)
 
 
-def assert_agrees(
-    latents: Tensor, embeddings: Tensor, grids: tuple[tuple[int, int], ...], kind: str
-) -> None:
+def assert_agrees(latents: Tensor, embeddings: Tensor, grids: tuple[tuple[int, int], ...], kind: str) -> None:
     reference = triple_loop(latents, embeddings, grids, kind)
     quantizer = quantizer_of(grids, embeddings, kind=kind)
     for depth in range(1, len(grids) + 1):
@@ -178,9 +173,7 @@ def test_layer_targets_lie_in_the_order_of_their_cells():
     latents, embeddings = on_the_lattice((3, 4, *grids[-1]), 4), on_the_lattice((9, 4), 5)
     reference = triple_loop(latents, embeddings, grids, "saq")
     assignment = quantizer_of(grids, embeddings).assign(latents)
-    for layer, (target, cells) in enumerate(
-        zip(assignment.layer_targets, assignment.layer_cells, strict=True)
-    ):
+    for layer, (target, cells) in enumerate(zip(assignment.layer_targets, assignment.layer_cells, strict=True)):
         assert np.array_equal(target.numpy(), np.array(reference.targets[layer], np.float32))
         expected = [
             [image, row, column]
@@ -277,56 +270,11 @@ def test_a_layers_target_moves_with_the_latent_as_many_times_as_the_cell_has_tok
         assert set(latents.grad.flatten().tolist()) == slopes
 
 
-# Four words on the axes of a plane, checked by eye. Layer 1 owns the lower right cell, layer 2 all four.
-AXES = LexicalCodebook(
-    embeddings=torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]),
-    token_ids=(10, 11, 12, 13),
-    words=("left", "right", "up", "down"),
-    source="by hand",
-)
-CELLS = torch.tensor([[[-0.9, 0.2], [0.1, 0.7]], [[0.1, 0.8], [-2.0, 0.5]]])  # (C, H, W)
-
-
-@pytest.mark.parametrize(
-    ("kind", "lower_right"),
-    [
-        # (.7, .5) is nearest to right; then (.7, .5) + (−.3, .5) = (.4, 1) to up: the mean of the two.
-        ("saq", (0.5, 0.5)),
-        # The rest (−.3, .5) is nearest to up: the sum of the two.
-        ("residual", (1.0, 1.0)),
-    ],
-)
-def test_a_picture_of_four_cells_gets_the_words_one_sees(kind, lower_right):
-    quantizer = StreamingAverageQuantizer(
-        QuantizerConfig(kind=kind), PyramidConfig(layer_grids=((1, 1), (2, 2))), AXES, 2
-    )
-    output = quantizer.quantize(CELLS[None])
-    pyramid = TokenPyramid(code_indices=output.code_indices, codebook=AXES)
-    assert pyramid.words(1) == [["right"]]
-    assert pyramid.words(2) == [["left", "up", "down", "up"]]
-    assert pyramid.flatten().tolist() == [[1, 0, 2, 3, 2]]
-    assert pyramid.num_layers == 2
-    expected = torch.tensor([[[-1.0, 0.0], [0.0, lower_right[0]]], [[0.0, 1.0], [-1.0, lower_right[1]]]])
-    torch.testing.assert_close(output.quantized[0], expected)
-    for layer in (0, 3):
-        with pytest.raises(IndexError, match=f"expected 1 to 2, got {layer}"):
-            pyramid.words(layer)
-
-
-def test_words_and_tokens_of_a_batch_stay_with_their_picture():
-    indices = (torch.tensor([[[3]], [[0]]]), torch.tensor([[[0, 1], [2, 3]], [[2, 2], [1, 1]]]))
-    pyramid = TokenPyramid(code_indices=indices, codebook=AXES)
-    assert pyramid.words(1) == [["down"], ["left"]]
-    assert pyramid.words(2) == [["left", "right", "up", "down"], ["up", "up", "right", "right"]]
-    assert pyramid.flatten().tolist() == [[3, 0, 1, 2, 3], [0, 2, 2, 1, 1]]
-
-
 def error_by_layer(kind: str) -> list[float]:
     """Mean ‖zq_{≤l} − z‖ / ‖z‖ of random directions, V 4096, C 16, six 16×16 layers."""
     generator = torch.Generator().manual_seed(0)
     entries, latents = (
-        torch.nn.functional.normalize(torch.randn(rows, 16, generator=generator), dim=1)
-        for rows in (4096, 512)
+        torch.nn.functional.normalize(torch.randn(rows, 16, generator=generator), dim=1) for rows in (4096, 512)
     )
     latents = latents.view(2, 16, 16, 16).permute(0, 3, 1, 2)
     quantizer = quantizer_of(((16, 16),) * 6, entries, kind=kind)
@@ -385,9 +333,14 @@ def test_a_trained_projection_is_searched_and_gets_the_gradient_of_the_codebook_
     latents = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(23)).requires_grad_()
     assignment = quantizer.assign(latents)
     assert assignment.codebook_loss > 0
-    assignment.codebook_loss.backward()
+    # The codebook loss moves the entries alone, the commitment loss the latents alone.
+    assignment.codebook_loss.backward(retain_graph=True)
     assert latents.grad is None
     assert quantizer.projection.weight.grad.abs().max() > 0
+    quantizer.projection.weight.grad = None
+    assignment.commitment_loss.backward()
+    assert latents.grad.abs().max() > 0
+    assert quantizer.projection.weight.grad is None
 
 
 def test_misfits_are_refused_with_both_values():
@@ -400,6 +353,4 @@ def test_misfits_are_refused_with_both_values():
         with pytest.raises(ModelError, match=f"expected 1 to 4, got {num_layers}"):
             quantizer.assign(torch.zeros(1, 4, 4, 4), num_layers=num_layers)
     with pytest.raises(ModelError, match=r"expected embedding_dim 8 as the model has, got 4"):
-        StreamingAverageQuantizer(
-            QuantizerConfig(), PyramidConfig(), codebook_of(on_the_lattice((10, 4), 0)), 8
-        )
+        StreamingAverageQuantizer(QuantizerConfig(), PyramidConfig(), codebook_of(on_the_lattice((10, 4), 0)), 8)
