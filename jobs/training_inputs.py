@@ -105,17 +105,17 @@ def rank_crops(model: SpaeTokenizer, crops: NDArray[Any], folder: Path) -> Tenso
     from safetensors.torch import load_file, save_file
 
     assert model.ranked_words is not None
-    assert model.config.ranked_words is not None
-    num_words = model.config.pyramid.cumulative_tokens[model.config.ranked_words.num_layers - 1]
     weights = b"".join(tensor.numpy().tobytes() for tensor in model.ranked_words.head.state_dict().values())
-    identity = hashlib.sha256(weights + model.codebook_sha256.encode() + str(crops.shape).encode()).hexdigest()
+    identity = hashlib.sha256(
+        weights + f"{model.codebook_sha256} {model.config.ranked_words} {crops.shape}".encode()
+    ).hexdigest()
     kept = folder / f"ranked_words-{identity[:12]}.safetensors"
     if kept.is_file():
         return load_file(kept)["ranked"].long()
     ranked: list[Tensor] = []
     with ProgressDisplay("naming crops", total=len(crops), unit="crops") as display, torch.inference_mode():
         for start, end in batches_of(crops):
-            ranked.append(model.ranked_words(to_images(crops[start:end]), model.word_vectors, num_words))
+            ranked.append(model.rank_words(to_images(crops[start:end])))
             display.update(end)
     words = torch.cat(ranked)
     save_file({"ranked": words.int()}, kept)

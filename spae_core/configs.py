@@ -33,6 +33,9 @@ class NetworkConfig:
         patch_size_px: Side of the pixel square the first convolution takes in at once; 1 is the paper's 3×3 stem.
             Not in the paper for values over 1: a cheaper network for CPUs.
         norm_groups: Groups of each GroupNorm.
+        linear_path: Add a linear map between the pixels of a cell and its latent, beside the network, which then only
+            learns what a linear map misses. With a matched start it begins as principal components. Not in the paper;
+            after the shortcuts of DC-AE (arXiv 2410.10733).
     """
 
     base_channels: int = 128
@@ -41,6 +44,7 @@ class NetworkConfig:
     num_middle_blocks: int = 2
     patch_size_px: int = 1
     norm_groups: int = 32
+    linear_path: bool = False
     __pydantic_config__: ClassVar[dict[str, str]] = REFUSE_UNKNOWN
 
     def __post_init__(self) -> None:
@@ -151,13 +155,16 @@ class RankedWordsConfig:
     """A semantic head that names the picture in the top layers. Not in the paper.
 
     Attributes:
-        num_layers: Layers whose words the head chooses, as one ranked list in raster order.
+        num_layers: Layers whose words the head chooses, all different, layer by layer in raster order.
+        local_weight: How much the region under a cell counts against the whole picture, 0 to 1. At 0 the words are one
+            list of the picture's nearest; above it a word stands where its thing is.
         text_dim: Width of the text vectors it reads.
         hidden_dim: Width of its two hidden layers.
         num_classes: Classes of the frozen classifier whose probabilities weight the class text vectors.
     """
 
     num_layers: int = 3
+    local_weight: float = 0.0
     text_dim: int = 384
     hidden_dim: int = 768
     num_classes: int = 1000
@@ -237,11 +244,18 @@ def spae_smol_128() -> SpaeConfig:
             num_residual_blocks=1,
             num_middle_blocks=1,
             patch_size_px=4,
+            linear_path=True,
         ),
-        decoder=NetworkConfig(base_channels=64, channel_multipliers=(1, 2, 4), num_middle_blocks=1, patch_size_px=2),
+        decoder=NetworkConfig(
+            base_channels=64,
+            channel_multipliers=(1, 2, 4),
+            num_middle_blocks=1,
+            patch_size_px=2,
+            linear_path=True,
+        ),
         quantizer=QuantizerConfig(commitment_weight=0.1, commitment_reduction="mean", axis_decay=1.0),
         ownership_embedding=True,
-        ranked_words=RankedWordsConfig(),
+        ranked_words=RankedWordsConfig(local_weight=0.7),
     )
 
 

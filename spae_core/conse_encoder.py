@@ -87,6 +87,27 @@ class ConseImageEncoder(nn.Module):
         Raises:
             ValueError: If the images are not (B, 3, H, W).
         """
+        return self.local_probabilities(images, [(1, 1)], local_weight=0.0).squeeze(1)
+
+    def local_probabilities(self, images: Tensor, grids: Sequence[tuple[int, int]], *, local_weight: float) -> Tensor:
+        """Classify the picture and the regions of one or several grids over it.
+
+        A region's features are averaged and classified like a picture's: the classifier is linear in the mean of its
+        last feature map, so that each part of the map says what it adds (class activation maps).
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], of any size.
+            grids: (h, w) of each grid; (1, 1) is the whole picture.
+            local_weight: How much a region counts against the whole, 0 to 1; 0 gives every region the picture's.
+
+        Returns:
+            float32 (B, N, K), N regions in the order of the grids, raster inside each; rows sum to 1.
+
+        Raises:
+            ValueError: If the images are not (B, 3, H, W).
+
+        Source: Zhou et al., "Learning Deep Features for Discriminative Localization", arXiv 1512.04150.
+        """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images: expected (B, 3, H, W), got {tuple(images.shape)}. Pass a batch of RGB images in [0, 1]."
@@ -96,8 +117,12 @@ class ConseImageEncoder(nn.Module):
             pixels = F.interpolate(
                 images.float(), size=(INPUT_SIZE_PX, INPUT_SIZE_PX), mode="bicubic", antialias=True
             ).clamp(0.0, 1.0)
-            logits: Tensor = self.classifier((pixels * 255.0 - 127.0) / 128.0)
-            return logits.softmax(dim=1)
+            features = self.classifier.features((pixels * 255.0 - 127.0) / 128.0)
+            pooled = [F.adaptive_avg_pool2d(features, grid).flatten(2).transpose(1, 2) for grid in grids]
+            regions = self.classifier.classifier(torch.cat(pooled, dim=1)).softmax(dim=-1)
+            whole = self.classifier.classifier(features.mean(dim=(2, 3))).softmax(dim=-1)
+            blended: Tensor = torch.lerp(whole[:, None].expand_as(regions), regions, local_weight)
+            return blended
 
     def mix_class_texts(self, probabilities: Tensor) -> Tensor:
         """Convex combination of the class texts, scaled to norm 1.

@@ -38,6 +38,8 @@ class Decoder(nn.Module):
         self.norm = nn.GroupNorm(groups, channels, eps=GROUP_NORM_EPS)
         self.to_pixels = nn.Conv2d(channels, 3 * config.patch_size_px**2, 3, padding=1)
         self.patch_size_px = config.patch_size_px
+        cell_px = config.downsampling
+        self.linear_path = nn.ConvTranspose2d(embedding_dim, 3, cell_px, stride=cell_px) if config.linear_path else None
 
     def forward(self, quantized: Tensor, first_owner: Tensor | None = None) -> Tensor:
         """Decode.
@@ -56,4 +58,6 @@ class Decoder(nn.Module):
         for scale in self.scales:
             hidden = scale(hidden)
         pixels: Tensor = self.to_pixels(F.silu(self.norm(hidden)))
-        return F.pixel_shuffle(pixels, self.patch_size_px) if self.patch_size_px > 1 else pixels
+        if self.patch_size_px > 1:
+            pixels = F.pixel_shuffle(pixels, self.patch_size_px)
+        return pixels if self.linear_path is None else pixels + self.linear_path(quantized)

@@ -134,12 +134,15 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, 224, 224), pixels (p·255 − 127)/128 of p in [0, 1], to logits (B, num_classes)."""
+        logits: Tensor = self.classifier(self.features(pixels).mean(dim=(2, 3)))
+        return logits
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Map the same pixels to the last feature map, (B, 1280, 7, 7); the logits are linear in its mean."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         hidden = F.relu6(_convolve(self.conv_stem, self.bn1, pixels), inplace=True)
         hidden = self.blocks(hidden)
-        hidden = F.relu6(_convolve(self.conv_head, self.bn2, hidden), inplace=True)
-        logits: Tensor = self.classifier(hidden.mean(dim=(2, 3)))
-        return logits
+        return F.relu6(_convolve(self.conv_head, self.bn2, hidden), inplace=True)
 
 
 def lite_pytorch_key_map() -> dict[str, str]:

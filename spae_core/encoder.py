@@ -49,6 +49,8 @@ class Encoder(nn.Module):
         self.norm = nn.GroupNorm(groups, widths[-1], eps=GROUP_NORM_EPS)
         self.ownership = OwnershipEmbedding(ownership_layers, widths[-1]) if ownership_layers else None
         self.to_latents = nn.Conv2d(widths[-1], embedding_dim, 1)
+        cell_px = config.downsampling
+        self.linear_path = nn.Conv2d(3, embedding_dim, cell_px, stride=cell_px) if config.linear_path else None
 
     def features(self, images: Tensor, first_owner: Tensor | None = None) -> Tensor:
         """Map images (B, 3, s·H, s·W) in [0, 1] to what the last convolution reads, (B, m·F, H, W)."""
@@ -73,4 +75,4 @@ class Encoder(nn.Module):
             Latents (B, C, H, W), not normalised.
         """
         latents: Tensor = self.to_latents(self.features(images, first_owner))
-        return latents
+        return latents if self.linear_path is None else latents + self.linear_path(images)

@@ -1,15 +1,15 @@
-"""The semantic head: names a picture with words of the codebook, ranked, for the pyramid's top layers.
+"""The semantic head: names a picture and its parts with words of the codebook, for the pyramid's top layers.
 
-Not in the paper, which learns meaning from a million pictures. A frozen classifier gives class probabilities, ConSE
-makes them a text vector, and this head maps text vectors to the codebook's lookup space. It learns from *words*
-alone: made-up mixtures of class texts in, the words nearest to the mixture out.
+Not in the paper, which learns meaning from a million pictures. A frozen classifier gives class probabilities of the
+picture and of its regions, ConSE makes each a text vector, and this head maps text vectors to the codebook's space.
+It learns from *words* alone: made-up mixtures of class texts in, the words nearest to the mixture out.
 
-Letters: B batch, T text_dim, C embedding_dim, V codebook size, K classes, R words ranked.
+Letters: B batch, T text_dim, C embedding_dim, V codebook size, K classes, R cells of the top layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class SemanticHead(nn.Sequential):
 
 
 class RankedWords(nn.Module):
-    """Picture to its R nearest words, best first."""
+    """Picture to the words of the pyramid's top layers, each where its thing is."""
 
     def __init__(self, config: RankedWordsConfig, embedding_dim: int) -> None:
         super().__init__()
@@ -49,24 +49,44 @@ class RankedWords(nn.Module):
         self.head = SemanticHead(config.text_dim, config.hidden_dim, embedding_dim)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, table: Tensor, num_words: int) -> Tensor:
-        """Rank words.
+    def forward(self, images: Tensor, table: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+        """Choose a word for each cell of the top layers, all different.
 
         Args:
             images: (B, 3, H, W) in [0, 1].
             table: (V, C) word vectors: the codebook's, before any scaling or projection.
-            num_words: R, at most V.
+            grids: (h, w) of each layer, coarse to fine; R cells in all, at most V.
 
         Returns:
-            int64 (B, R), code indices from the nearest on; equal distances in the order of the codebook.
+            int64 (B, R), code indices layer by layer, raster inside a layer. With `local_weight` 0 every cell asks for
+            the whole picture, and the words are its nearest in order of rank.
         """
-        return rank_words(self.head(self.image_encoder(images)), table, num_words)
+        probabilities = self.image_encoder.local_probabilities(images, grids, local_weight=self.config.local_weight)
+        batch, num_cells = probabilities.shape[:2]
+        queries = self.head(self.image_encoder.mix_class_texts(probabilities.flatten(0, 1)))
+        return choose_words(queries.view(batch, num_cells, -1), table)
 
 
-def rank_words(queries: Tensor, table: Tensor, num_words: int) -> Tensor:
-    """The `num_words` entries nearest to each query (B, C) by squared L2, int64 (B, R), nearest first."""
-    scores = table.square().sum(dim=1) - 2 * queries.float() @ table.t()
-    return scores.sort(dim=1, stable=True).indices[:, :num_words]
+def choose_words(queries: Tensor, table: Tensor) -> Tensor:
+    """Give each query the nearest word that none before it took.
+
+    Args:
+        queries: (B, R, C).
+        table: (V, C), V at least R.
+
+    Returns:
+        int64 (B, R); nearest by squared L2, equal distances to the lowest index.
+    """
+    order = torch.arange(len(table), device=table.device)
+    squares = table.square().sum(dim=1)
+    taken = torch.zeros(len(queries), len(table), dtype=torch.bool, device=table.device)
+    chosen = []
+    for query in queries.float().unbind(dim=1):
+        scores = (squares - 2 * query @ table.t()).masked_fill(taken, torch.inf)
+        nearest = torch.where(scores == scores.amin(dim=1, keepdim=True), order, len(table)).amin(dim=1)
+        taken.scatter_(1, nearest[:, None], True)
+        chosen.append(nearest)
+    return torch.stack(chosen, dim=1)
 
 
 def made_up_mixtures(

@@ -156,11 +156,23 @@ class SpaeTokenizer(nn.Module):
 
     def given_words(self, images: Tensor) -> Tensor | None:
         """Entries that the semantic head fixes: int64 (B, D, H, W), −1 elsewhere; None without a head."""
-        if self.ranked_words is None or self.config.ranked_words is None:
+        if self.ranked_words is None:
             return None
-        num_layers = self.config.ranked_words.num_layers
-        num_words = self.config.pyramid.cumulative_tokens[num_layers - 1]
-        return self.place_words(self.ranked_words(images, self.word_vectors, num_words))
+        return self.place_words(self.rank_words(images))
+
+    def rank_words(self, images: Tensor) -> Tensor:
+        """Words of the semantic head for the top layers, int64 (B, R), layer by layer in raster order.
+
+        Raises:
+            ModelError: If the model has no semantic head.
+        """
+        if self.ranked_words is None or self.config.ranked_words is None:
+            raise ModelError(
+                f"model {self.config.name}: expected a semantic head, got none. Set ranked_words in its config."
+            )
+        grids = self.config.pyramid.layer_grids[: self.config.ranked_words.num_layers]
+        words: Tensor = self.ranked_words(images, self.word_vectors, grids)
+        return words
 
     def place_words(self, ranked: Tensor) -> Tensor:
         """Lay ranked words (B, R) out in the top layers, raster order: int64 (B, D, H, W), −1 elsewhere."""

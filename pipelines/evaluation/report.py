@@ -66,7 +66,9 @@ def build_report(
     if num_absent:
         notices.append(f"{num_absent} of the {len(pictures)} originals shown here could not be read again.")
     ranked = tokenizer.config.ranked_words if tokenizer is not None else None
-    return render_page(run, pictures, num_ranked_layers=ranked.num_layers if ranked else 0, notices=notices)
+    # With a local weight each word stands for its region, as in the layers below.
+    num_ranked_layers = ranked.num_layers if ranked is not None and not ranked.local_weight else 0
+    return render_page(run, pictures, num_ranked_layers=num_ranked_layers, notices=notices)
 
 
 def _pictures(run: RunData, tokenizer: SpaeTokenizer | None, prefixes: Sequence[int]) -> list[SamplePictures]:

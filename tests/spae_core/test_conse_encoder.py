@@ -57,6 +57,25 @@ def test_the_vector_is_the_normalised_mixture_of_the_most_likely_classes():
     torch.testing.assert_close(vector, torch.tensor([[0.6, 0.3]]) / (0.6**2 + 0.3**2) ** 0.5)
 
 
+def test_regions_are_classified_by_their_own_features_and_blended_with_the_whole():
+    encoder = ConseImageEncoder(text_dim=2, num_classes=5)
+    encoder.classifier.load_state_dict(randomised(encoder.classifier))
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    features = encoder.classifier.features((images * 255 - 127) / 128)  # of 224×224: no resizing in between
+    head = encoder.classifier.classifier
+    whole = head(features.mean(dim=(2, 3))).softmax(dim=1)
+    # A 7×7 grid has one feature vector a region, in raster order.
+    for row, column in ((0, 0), (2, 5), (6, 6)):
+        region = head(features[:, :, row, column]).softmax(dim=1)
+        got = encoder.local_probabilities(images, [(1, 1), (7, 7)], local_weight=0.25)
+        assert got.shape == (2, 50, 5)
+        torch.testing.assert_close(got[:, 1 + 7 * row + column], 0.75 * whole + 0.25 * region)
+        assert not torch.allclose(region, whole, atol=1e-4)
+    torch.testing.assert_close(got[:, 0], encoder.class_probabilities(images))
+    alike = encoder.local_probabilities(images, [(2, 2)], local_weight=0.0)
+    torch.testing.assert_close(alike, whole[:, None].expand(2, 4, 5))
+
+
 def test_the_classifier_is_timms_with_equal_weights():
     import timm
 

@@ -102,3 +102,32 @@ def test_fewer_cells_than_dimensions_are_refused():
     match_latents_to_codebook(model, pictures(2))
     with pytest.raises(ModelError, match=r"matched_start: expected at least 20 cells .*got 16\. Raise batch_size"):
         match_latents_to_codebook(model, pictures(1))
+
+
+def test_with_linear_paths_the_autoencoder_begins_as_principal_components():
+    tiny = preset("tiny")
+    halves = {name: replace(getattr(tiny, name), linear_path=True) for name in ("encoder", "decoder")}
+    model = model_of(uneven_codebook(), **halves)
+    # Smooth pictures, which four components a cell can hold; noise they cannot.
+    generator = torch.Generator().manual_seed(6)
+    images = torch.nn.functional.interpolate(
+        torch.rand(32, 3, 2, 2, generator=generator), size=(32, 32), mode="bilinear", align_corners=True
+    )
+    match_latents_to_codebook(model, images)
+    with torch.no_grad():
+        latents = model.encode(images)
+        decoded = model.decoder(latents, model.quantizer.subsampler.first_owner)
+    mean, covariance = moments(latents.movedim(1, -1).flatten(0, 2))
+    wanted_mean, wanted_covariance = moments(model.codebook.embeddings)
+    torch.testing.assert_close(mean, wanted_mean, atol=1e-3, rtol=0)
+    torch.testing.assert_close(covariance, wanted_covariance, atol=1e-2, rtol=0)
+    # Principal components by hand, four of the 192 numbers of an 8×8 cell.
+    cells = torch.nn.functional.pixel_unshuffle(images, 8).movedim(1, -1).flatten(0, 2)
+    centred = cells - cells.mean(dim=0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    by_hand = centred @ axes[:4].T @ axes[:4]
+    got = torch.nn.functional.pixel_unshuffle(decoded, 8).movedim(1, -1).flatten(0, 2)
+    assert (by_hand - centred).square().mean() < 0.2 * centred.square().mean()
+    # About the mean cell: a transposed convolution has one bias a colour and not one a pixel.
+    torch.testing.assert_close(got - got.mean(dim=0), by_hand, atol=1e-3, rtol=0)
+    assert (got.mean(dim=0) - cells.mean(dim=0)).abs().max() < 0.1

@@ -8,8 +8,8 @@ from spae_core.configs import RankedWordsConfig
 from spae_core.semantic_head import (
     RankedWords,
     SemanticHead,
+    choose_words,
     made_up_mixtures,
-    rank_words,
     train_semantic_head,
 )
 
@@ -18,9 +18,14 @@ def directions(rows: int, columns: int, seed: int) -> Tensor:
     return normalize(torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def test_words_are_ranked_by_distance_as_brute_force_ranks_them():
+def ranked_list(queries: Tensor, table: Tensor, num_words: int) -> Tensor:
+    """The same query for every cell."""
+    return choose_words(queries[:, None].expand(-1, num_words, -1), table)
+
+
+def test_cells_with_one_query_get_its_words_ranked_as_brute_force_ranks_them():
     queries, table = 2 * directions(20, 5, 0), torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
-    ranked = rank_words(queries, table, 12)
+    ranked = ranked_list(queries, table, 12)
     assert ranked.shape == (20, 12)
     for query, words in zip(queries.double(), ranked.tolist(), strict=True):
         distances = [(float(((query - entry) ** 2).sum()), index) for index, entry in enumerate(table.double())]
@@ -29,10 +34,21 @@ def test_words_are_ranked_by_distance_as_brute_force_ranks_them():
 
 def test_equal_distances_rank_in_the_order_of_the_codebook():
     table = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [1.0, 0.0]])
-    assert rank_words(torch.tensor([[2.0, 1.0], [0.0, 0.0]]), table, 5).tolist() == [
+    assert ranked_list(torch.tensor([[2.0, 1.0], [0.0, 0.0]]), table, 5).tolist() == [
         [1, 4, 0, 2, 3],
         [0, 1, 2, 3, 4],
     ]
+
+
+def test_each_cell_takes_the_nearest_word_that_none_before_it_took():
+    queries, table = directions(60, 4, 8).view(6, 10, 4), directions(15, 4, 9)
+    chosen = choose_words(queries, table)
+    for cells, words in zip(queries.tolist(), chosen.tolist(), strict=True):
+        free = list(range(15))
+        for query, word in zip(cells, words, strict=True):
+            nearest = min(free, key=lambda k: sum((a - b) ** 2 for a, b in zip(query, table[k].tolist(), strict=True)))
+            assert word == nearest
+            free.remove(nearest)
 
 
 def test_the_head_gives_unit_vectors():
@@ -41,15 +57,39 @@ def test_the_head_gives_unit_vectors():
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(7))
 
 
-def test_a_picture_is_named_by_the_words_nearest_to_its_vector():
+def naming_module(local_weight: float) -> RankedWords:
     torch.manual_seed(0)
-    module = RankedWords(RankedWordsConfig(text_dim=6, hidden_dim=5, num_classes=7), embedding_dim=4)
+    config = RankedWordsConfig(text_dim=6, hidden_dim=5, num_classes=7, local_weight=local_weight)
+    module = RankedWords(config, embedding_dim=4)
     module.image_encoder.class_text_vectors.copy_(directions(7, 6, 2))
+    with torch.no_grad():  # a random classifier's features are about 1e-8 and the biases all that counts
+        module.image_encoder.classifier.bn2.weight.mul_(1e8)
+    return module
+
+
+def test_without_local_weight_a_picture_is_named_by_the_words_nearest_to_its_vector():
+    module = naming_module(0.0)
     images, table = torch.rand(2, 3, 40, 40), directions(30, 4, 3)
-    ranked = module(images, table, 9)
+    ranked = module(images, table, [(1, 1), (2, 2), (2, 2)])
     queries = module.head(module.image_encoder(images))
     distances = torch.cdist(queries.double(), table.double())
     assert torch.equal(ranked, distances.argsort(dim=1)[:, :9])
+
+
+def test_with_local_weight_each_cell_is_named_by_its_own_region():
+    module = naming_module(0.7)
+    images, table = torch.rand(2, 3, 40, 40), directions(30, 4, 3)
+    chosen = module(images, table, [(1, 1), (2, 2)])
+    regions = module.image_encoder.local_probabilities(images, [(2, 2)], local_weight=0.7)
+    for picture in range(2):
+        first = module.head(module.image_encoder(images[picture : picture + 1]))[0]
+        taken = [(table - first).square().sum(dim=1).argmin().item()]
+        for region in regions[picture]:
+            query = module.head(module.image_encoder.mix_class_texts(region[None]))[0]
+            distances = (table - query).square().sum(dim=1)
+            distances[taken] = torch.inf
+            taken.append(distances.argmin().item())
+        assert chosen[picture].tolist() == taken
 
 
 def test_mixtures_are_unit_vectors_of_ten_classes_led_by_one():
@@ -95,7 +135,7 @@ def mean_rank(head: SemanticHead, classes: Tensor, words: Tensor, table: Tensor)
     """Mean place, from 0, of the three words nearest to a class in meaning; 1 is perfect, 17.5 chance."""
     right = (classes @ words.T).topk(3, dim=1).indices
     with torch.no_grad():
-        ranked = rank_words(head(classes), table, 36)
+        ranked = ranked_list(head(classes), table, 36)
     places = [ranked[row].tolist().index(word) for row, near in enumerate(right.tolist()) for word in near]
     return sum(places) / len(places)
 

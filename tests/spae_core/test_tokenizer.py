@@ -10,7 +10,6 @@ from torch import Tensor
 from spae_core.configs import RankedWordsConfig, preset
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
-from spae_core.semantic_head import rank_words
 from spae_core.structs import TokenPyramid
 from spae_core.tokenizer import SpaeTokenizer
 
@@ -205,7 +204,7 @@ def test_the_first_layers_are_the_semantic_heads_list_and_the_rest_aims_at_the_l
     by_hand = distances.argsort(dim=1, stable=True)[:, :21]
     pyramid = model.tokenize(images)
     assert torch.equal(pyramid.flatten()[:, :21], by_hand)
-    assert torch.equal(rank_words(queries, model.codebook.embeddings, 21), by_hand)
+    assert torch.equal(model.rank_words(images), by_hand)
     assert all(len(set(words)) == 21 for words in by_hand.tolist())
     assert not torch.equal(by_hand[0], by_hand[1])
     given = model.place_words(by_hand)
