@@ -253,7 +253,7 @@ def spae_smol_128() -> SpaeConfig:
             patch_size_px=2,
             linear_path=True,
         ),
-        quantizer=QuantizerConfig(commitment_weight=0.1, commitment_reduction="mean", axis_decay=1.0),
+        quantizer=QuantizerConfig(commitment_weight=0.5, commitment_reduction="mean", axis_decay=1.0),
         ownership_embedding=True,
         ranked_words=RankedWordsConfig(local_weight=0.7),
     )

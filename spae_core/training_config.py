@@ -148,7 +148,7 @@ def paper_recipe() -> TrainingConfig:
 def smol_recipe() -> TrainingConfig:
     """The shipped model's: meaning from the semantic head, appearance from the rest, for a CPU."""
     return TrainingConfig(
-        num_steps=5_000,
+        num_steps=5_500,
         batch_size=16,
         window_cells=8,
         learning_rate=1e-3,
@@ -156,7 +156,7 @@ def smol_recipe() -> TrainingConfig:
         warmup_steps=200,
         final_learning_rate=0.02,
         perceptual_weight=0.03,
-        perceptual_start_step=1_500,
+        perceptual_start_step=4_300,
         perceptual_pictures=8,
         compile_networks=True,
         entropy_weight=0.001,
