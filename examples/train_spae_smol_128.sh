@@ -4,9 +4,10 @@
 set -euo pipefail
 out=${1:-runs/spae-smol-128}
 cache=${SPAE_CACHE:-$(.venv/bin/python -c 'import platformdirs; print(platformdirs.user_cache_path("spae"))')}/assets
-pictures=(comfyui-images comfyui-videos mate-backgrounds plasma-wallpapers)
+pictures=(comfyui-images comfyui-videos mate-backgrounds plasma-wallpapers openclipart)
 
 .venv/bin/spae assets fetch smollm2 minilm efficientnet-lite0 lpips "${pictures[@]}"
 .venv/bin/spae codebook --llm smollm2 --out "$out/codebook"
-.venv/bin/spae train --preset spae-smol-128 --codebook "$out/codebook" --out "$out" \
-    --data "${pictures[@]/#/$cache/}"
+# 34 MB of WebP: to train on another machine, take it and the codebook along and run the last command there.
+.venv/bin/spae crops "${pictures[@]/#/$cache/}" --max-pictures-per-input 600 --out "$out/crop-set"
+.venv/bin/spae train --preset spae-smol-128 --codebook "$out/codebook" --data "$out/crop-set" --out "$out"

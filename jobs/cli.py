@@ -20,6 +20,7 @@ from jobs.assets import AssetsFetch, AssetsList
 from jobs.build_codebook import BuildCodebook
 from jobs.console import note, say
 from jobs.detokenize_corpus import DetokenizeCorpus
+from jobs.make_crops import MakeCrops
 from jobs.report_run import ReportRun
 from jobs.tokenize_corpus import TokenizeCorpus
 from jobs.train_model import TrainModel
@@ -48,6 +49,7 @@ Command = (
     | Annotated[VerifyRun, subcommand("verify")]
     | Annotated[ReportRun, subcommand("report")]
     | Annotated[TrainModel, subcommand("train")]
+    | Annotated[MakeCrops, subcommand("crops")]
     | Annotated[BuildCodebook, subcommand("codebook")]
     | Annotated[Assets, subcommand("assets")]
 )

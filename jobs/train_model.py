@@ -33,7 +33,7 @@ class TrainModel:
     """Model and recipe: spae-b-128 and spae-8-128 are the paper's, spae-smol-128 is for a CPU."""
 
     data: tuple[str, ...]
-    """Training pictures: folders, globs or files; local paths or urls."""
+    """Training pictures: folders, globs or files, local paths or urls; or a crop set made by `spae crops`."""
 
     out: Path
     """Folder of the run."""
@@ -93,7 +93,7 @@ class TrainModel:
         """
         import torch
 
-        from jobs.training_inputs import cut_crops, fit_semantic_head, to_images
+        from jobs.training_inputs import crops_of, fit_semantic_head, to_images
         from jobs.training_watch import TrainingWatch, evenly_spaced
         from spae_core.trainer import Trainer
 
@@ -102,24 +102,24 @@ class TrainModel:
         device = self._device()
         recipe = self._recipe()
         model = self._model()
-        crop_set = cut_crops(self.data, self.out / "crops", model.config.image_size_px)
+        crops = crops_of(self.data, self.out, model.config.image_size_px)
         if model.ranked_words is not None:
             fit_semantic_head(model, self.classifier, self.text_encoder, self.out)
-        data = self._data(model, recipe, crop_set.images)
-        self._describe(model, recipe, len(crop_set.images))
+        data = self._data(model, recipe, crops)
+        self._describe(model, recipe, len(crops))
         trainer = Trainer(model, recipe, data, self.out / "checkpoints", lpips=self._lpips(recipe), device=device)
         if trainer.step:
             note(f"resuming after step {trainer.step}")
-        rows = evenly_spaced(crop_set.images, _PICTURES_WATCHED)
+        rows = evenly_spaced(crops, _PICTURES_WATCHED)
         watch = TrainingWatch(
             self.out,
-            to_images(crop_set.images[rows]),
+            to_images(crops[rows]),
             None if data.given is None else data.given[rows],
             trainer.step,
         )
         self._train(trainer, watch)
         folder = self.out / "model"
-        trainer.averaged.cpu().save_pretrained(folder, training=self._summary(trainer, watch, len(crop_set.images)))
+        trainer.averaged.cpu().save_pretrained(folder, training=self._summary(trainer, watch, len(crops)))
         say(f"model: {folder}")
         say(f"next: spae tokenize PICTURES --model {folder} --out tokens")
         return 0

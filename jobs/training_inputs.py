@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jobs.console import ProgressDisplay, note
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from pipelines.crop_cutting import CropConfig
     from pipelines.training_crops import CropSet
     from spae_core.semantic_encoder import SemanticEncoder
     from spae_core.tokenizer import SpaeTokenizer
@@ -22,8 +23,16 @@ _HEAD_STEPS = 3_000
 _BATCH = 32
 
 
-def cut_crops(inputs: tuple[str, ...], folder: Path, image_size_px: int) -> CropSet:
+def cut_crops(
+    inputs: tuple[str, ...], folder: Path, config: CropConfig, *, max_pictures_per_input: int | None = None
+) -> CropSet:
     """List the training pictures and cut their crops into `folder`, unless they are there.
+
+    Args:
+        inputs: Folders, globs or files.
+        folder: Where the set goes.
+        config: How to cut.
+        max_pictures_per_input: Bound on the pictures of each input; those whose names have the smallest hashes stay.
 
     Raises:
         UsageError: If an input does not exist or holds no pictures.
@@ -31,25 +40,65 @@ def cut_crops(inputs: tuple[str, ...], folder: Path, image_size_px: int) -> Crop
     """
     from pipelines.errors import UsageError
     from pipelines.readers import ListingNotes, list_inputs, open_inputs
-    from pipelines.training_crops import CropConfig, make_crops
+    from pipelines.training_crops import UNREADABLE_FILE, make_crops
 
     notes = ListingNotes()
-    uris = [entry.uri for entry in list_inputs(open_inputs(inputs), notes)]
+    entries = []
+    for reader in open_inputs(inputs):
+        listed = list(list_inputs([reader], notes))
+        if max_pictures_per_input is not None and len(listed) > max_pictures_per_input:
+            listed.sort(key=lambda entry: hashlib.sha256(PurePosixPath(entry.uri).name.encode()).digest())
+            listed = listed[:max_pictures_per_input]
+        entries.extend(listed)
     for problem in notes.problems:
         note(f"left out: {problem}")
-    if not uris:
-        raise UsageError(f"--data {' '.join(inputs)}: expected pictures, got none. Name a folder that holds some.")
+    if not entries:
+        raise UsageError(f"pictures in {' '.join(inputs)}: expected some, got none. Name a folder that holds some.")
     done = 0
-    with ProgressDisplay("cutting crops", total=len(uris)) as display:
+    with ProgressDisplay("cutting crops", total=len(entries)) as display:
 
         def count(_: str) -> None:
             nonlocal done
             done += 1
             display.update(done)
 
-        crop_set = make_crops(uris, folder, CropConfig(image_size_px=image_size_px), on_picture=count)
-    note(f"{len(crop_set.images)} crops of {len(uris)} pictures in {folder}")
-    return crop_set
+        crops = make_crops(entries, folder, config, on_picture=count)
+    note(f"{crops.num_crops} crops of {len(entries)} pictures in {folder}")
+    if crops.num_unreadable:
+        note(f"{crops.num_unreadable} pictures could not be read: {folder / UNREADABLE_FILE} lists them")
+    return crops
+
+
+def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> NDArray[Any]:
+    """Pixels of the crops to train on, uint8 (N, S, S, 3), memory-mapped.
+
+    Args:
+        data: Pictures, or the folder of one crop set.
+        folder: Of the run: keeps the crop set, if it must be cut, and its pixels.
+        image_size_px: S, side of the model's pictures.
+
+    Raises:
+        UsageError: If pictures and crop sets are mixed, or a crop set is of another size.
+        BadDataError: If no picture can be read, or the crop set is damaged.
+    """
+    from pipelines.crop_cutting import CropConfig
+    from pipelines.errors import UsageError
+    from pipelines.training_crops import is_crop_set, open_crops, unpack_crops
+
+    if not any(is_crop_set(place) for place in data):
+        return unpack_crops(cut_crops(data, folder / "crops", CropConfig(image_size_px=image_size_px)), folder)
+    if len(data) > 1:
+        raise UsageError(
+            f"--data: expected one crop set, or pictures, got {' '.join(data)}. Make one set of all with `spae crops`."
+        )
+    crops = open_crops(Path(data[0]))
+    if crops.image_size_px != image_size_px:
+        raise UsageError(
+            f"--data {data[0]}: expected crops of {image_size_px} px for this preset, got {crops.image_size_px} px. "
+            f"Make others with `spae crops --image-size-px {image_size_px}`."
+        )
+    note(f"{crops.num_crops} crops in {crops.folder}")
+    return unpack_crops(crops, folder)
 
 
 def batches_of(crops: NDArray[Any]) -> list[tuple[int, int]]:

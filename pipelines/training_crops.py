@@ -1,87 +1,98 @@
-"""A deterministic set of square crops to train on, cut once from a corpus and kept as one array.
+"""A set of square crops to train on, cut once from a corpus: small, sharded, the same bytes every time.
 
-Several crops a picture at several scales, more from larger pictures; animated pictures give some of their
-frames. The same inputs and settings give the same bytes, whatever the number of threads.
+Several crops a picture at several scales, more from larger pictures; animated pictures give some of their frames.
+Flips cost no bytes: a training draws them. The same inputs and settings give the same files, whatever the number of
+threads.
 
-A crop set is a folder: `crops.npy` (uint8, N × S × S × 3, RGB), `sources.jsonl` (a line a picture: uri, crops
-or the reason why there are none), `crops.json` (settings and counts; written last, so its presence means the
-set is whole).
+A crop set is a folder: `part-00000.parquet`, … (schema `crops/1`, WebP), `sources.jsonl` (a line a picture: uri,
+crops or the reason why there are none), `unreadable.txt` (only the latter), `crops.json` (settings, counts, hashes;
+written last, so its presence means the set is whole). A training unpacks it once into one array beside itself.
+
+Letters: N crops, S side of a crop in pixels.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import fsspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from pipelines.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 from pipelines.errors import BadDataError
+from pipelines.parquet_files import read_parquet, to_parquet
+from pipelines.readers import InputEntry
+from schemas.crops import CROPS_SCHEMA
+from schemas.versions import CROPS, check_schema
 
 logger = logging.getLogger(__name__)
 
-SUMMARY_FILE, CROPS_FILE, SOURCES_FILE = "crops.json", "crops.npy", "sources.jsonl"
+SUMMARY_FILE, SOURCES_FILE, UNREADABLE_FILE = "crops.json", "sources.jsonl", "unreadable.txt"
+CROPS_PER_PART = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CropConfig:
-    """How crops are cut.
-
-    Attributes:
-        image_size_px: S, side of a crop after resizing.
-        min_crops: Crops of a small picture or frame; the first is the whole centre square.
-        max_crops: Crops of a large picture.
-        crops_per_megapixel: Between the two bounds.
-        min_scale: Smallest crop side as a share of the picture's shorter side; sides are log-uniform. A crop
-            is never cut smaller than S where the picture is large enough.
-        frame_step: Of an animated picture, every n-th frame is used.
-        seed: Of the crops; each picture's own draw also depends on its uri.
-    """
-
-    image_size_px: int = 128
-    min_crops: int = 4
-    max_crops: int = 120
-    crops_per_megapixel: float = 24.0
-    min_scale: float = 0.12
-    frame_step: int = 8
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class CropSet:
-    """Crops read from disk.
+    """A finished crop set.
 
     Attributes:
-        images: uint8 (N, S, S, 3), memory-mapped.
-        folder: Where they lie.
+        folder: Where it lies.
+        image_size_px: S.
+        num_crops: N.
+        num_unreadable: Pictures that gave none.
+        size_bytes: Of its parts together.
+        parts: Name and sha256 of each part, in order.
     """
 
-    images: NDArray[np.uint8]
     folder: Path
+    image_size_px: int
+    num_crops: int
+    num_unreadable: int
+    size_bytes: int
+    parts: tuple[tuple[str, str], ...]
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the crops: what a training depends on."""
+        return hashlib.sha256("".join(digest for _, digest in self.parts).encode()).hexdigest()
 
 
-def load_crops(folder: Path) -> CropSet:
+def is_crop_set(folder: str | Path) -> bool:
+    """Whether a finished crop set lies there."""
+    return (Path(folder) / SUMMARY_FILE).is_file()
+
+
+def open_crops(folder: Path) -> CropSet:
     """Open a finished crop set.
 
     Raises:
         BadDataError: If the folder holds none or an unfinished one.
+        SchemaError: If it was written by another version.
     """
-    if not (folder / SUMMARY_FILE).is_file():
+    if not is_crop_set(folder):
         raise BadDataError(f"crop set {folder}: expected {SUMMARY_FILE}, got none. Make the set again.")
-    return CropSet(images=np.load(folder / CROPS_FILE, mmap_mode="r"), folder=folder)
+    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    check_schema(summary.get("schema"), CROPS, where=str(folder / SUMMARY_FILE))
+    return CropSet(
+        folder=folder,
+        image_size_px=summary["config"]["image_size_px"],
+        num_crops=summary["num_crops"],
+        num_unreadable=summary["num_unreadable"],
+        size_bytes=summary["size_bytes"],
+        parts=tuple((part["name"], part["sha256"]) for part in summary["parts"]),
+    )
 
 
 def make_crops(
-    uris: Iterable[str],
+    entries: Iterable[InputEntry],
     folder: Path,
     config: CropConfig,
     *,
@@ -91,7 +102,7 @@ def make_crops(
     """Cut the crops of a corpus, unless the same set is already there.
 
     Args:
-        uris: Pictures; any fsspec url. Order does not matter.
+        entries: Pictures as listed. Order does not matter.
         folder: Where the set goes.
         config: How to cut.
         num_threads: Pictures decoded at once.
@@ -101,97 +112,130 @@ def make_crops(
         The set.
 
     Raises:
-        BadDataError: If no picture can be read. Single unreadable pictures are listed in `sources.jsonl`
-            instead.
+        BadDataError: If no picture can be read. Single unreadable pictures are listed in `sources.jsonl` and
+            `unreadable.txt` instead.
     """
-    uris = sorted(set(uris))
-    summary = {"config": asdict(config), "inputs_sha256": _hash(uris), "num_inputs": len(uris)}
-    if (folder / SUMMARY_FILE).is_file():
+    by_uri = {entry.uri: entry for entry in entries}
+    uris = sorted(by_uri)
+    stamps = json.dumps([(uri, by_uri[uri].size_bytes, by_uri[uri].etag_or_mtime) for uri in uris])
+    wanted = {"config": asdict(config), "inputs_sha256": _sha256(stamps.encode()), "num_inputs": len(uris)}
+    if is_crop_set(folder):
         found = json.loads((folder / SUMMARY_FILE).read_text())
-        if {key: found.get(key) for key in summary} == summary:
-            return load_crops(folder)
+        if {key: found.get(key) for key in wanted} == wanted and found.get("schema") == CROPS:
+            return open_crops(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SUMMARY_FILE).unlink(missing_ok=True)
-    raw, count, unreadable = folder / "crops.raw", 0, 0
-    with raw.open("wb") as crops, (folder / SOURCES_FILE).open("w") as sources:
-        for uri, cut, reason in _cut_all(uris, config, num_threads):
-            crops.write(cut.tobytes())
-            sources.write(json.dumps({"uri": uri, "crops": len(cut), "error": reason}) + "\n")
-            count += len(cut)
+    for old in folder.glob("part-*.parquet"):
+        old.unlink()
+    writer = _PartWriter(folder)
+    unreadable: list[str] = []
+    with (folder / SOURCES_FILE).open("w") as sources:
+        for source, (uri, crops, reason) in enumerate(_cut_all(uris, config, num_threads)):
+            writer.add(source, crops)
+            sources.write(json.dumps({"uri": uri, "crops": len(crops), "error": reason}, ensure_ascii=False) + "\n")
             if reason:
-                unreadable += 1
+                unreadable.append(f"{uri}\t{reason}\n")
                 logger.warning("left out of training: %s: %s", uri, reason)
             if on_picture:
                 on_picture(uri)
-    if not count:
-        raw.unlink()
+    (folder / UNREADABLE_FILE).write_text("".join(unreadable))
+    writer.flush()
+    if not writer.num_crops:
         raise BadDataError(
             f"training pictures: expected at least one readable of {len(uris)}, got none. "
-            f"See {folder / SOURCES_FILE} for the reasons."
+            f"See {folder / UNREADABLE_FILE} for the reasons."
         )
-    side = config.image_size_px
-    array = np.lib.format.open_memmap(folder / CROPS_FILE, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
-    array.reshape(-1)[:] = np.memmap(raw, dtype=np.uint8, mode="r")
-    array.flush()
-    raw.unlink()
-    summary |= {"num_crops": count, "num_unreadable": unreadable}
+    summary = {
+        "schema": CROPS,
+        **wanted,
+        "num_crops": writer.num_crops,
+        "num_unreadable": len(unreadable),
+        "size_bytes": sum(part["size_bytes"] for part in writer.parts),
+        "parts": writer.parts,
+    }
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    return load_crops(folder)
+    return open_crops(folder)
 
 
-def delete_crops(folder: Path) -> None:
-    """Remove a crop set."""
-    shutil.rmtree(folder, ignore_errors=True)
+def unpack_crops(crops: CropSet, cache: Path) -> NDArray[np.uint8]:
+    """Decode a crop set into one array on disk, unless it is already there.
+
+    Args:
+        crops: The set.
+        cache: Folder for the array; about S · S · 3 bytes a crop.
+
+    Returns:
+        uint8 (N, S, S, 3), memory-mapped.
+
+    Raises:
+        BadDataError: If a part is absent or is not the one that was written.
+    """
+    path = cache / f"crops-{crops.sha256[:12]}.npy"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        shape = (crops.num_crops, crops.image_size_px, crops.image_size_px, 3)
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        for row, encoded in enumerate(_stored(crops)):
+            array[row] = from_webp(encoded)
+        array.flush()
+        del array
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
 
 
-def _cut_all(
-    uris: list[str], config: CropConfig, num_threads: int
-) -> Iterator[tuple[str, NDArray[np.uint8], str | None]]:
+def _stored(crops: CropSet) -> Iterator[bytes]:
+    for name, expected in crops.parts:
+        path = crops.folder / name
+        content = path.read_bytes() if path.is_file() else b""
+        if _sha256(content) != expected:
+            got = f"sha256 {_sha256(content)}" if content else "no file"
+            raise BadDataError(f"{path}: expected sha256 {expected}, got {got}. Copy or make the crop set again.")
+        for value in read_parquet(content)["webp"]:
+            yield value.as_py()
+
+
+class _PartWriter:
+    """Collects crops and writes a part whenever it is full."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parts: list[dict[str, Any]] = []
+        self.num_crops = 0
+        self._rows: list[tuple[int, bytes]] = []
+
+    def add(self, source: int, crops: list[bytes]) -> None:
+        self._rows.extend((source, crop) for crop in crops)
+        self.num_crops += len(crops)
+        while len(self._rows) >= CROPS_PER_PART:
+            self._write(self._rows[:CROPS_PER_PART])
+            self._rows = self._rows[CROPS_PER_PART:]
+
+    def flush(self) -> None:
+        if self._rows:
+            self._write(self._rows)
+            self._rows = []
+
+    def _write(self, rows: list[tuple[int, bytes]]) -> None:
+        sources, crops = zip(*rows, strict=True)
+        content = to_parquet(pa.table({"source": sources, "webp": crops}, schema=CROPS_SCHEMA))
+        name = f"part-{len(self.parts):05d}.parquet"
+        (self.folder / name).write_bytes(content)
+        self.parts.append(
+            {"name": name, "num_crops": len(rows), "size_bytes": len(content), "sha256": _sha256(content)}
+        )
+
+
+def _cut_all(uris: list[str], config: CropConfig, num_threads: int) -> Iterator[tuple[str, list[bytes], str | None]]:
+    def cut(uri: str) -> tuple[str, list[bytes], str | None]:
+        crops, reason = cut_picture(uri, config)
+        return uri, [to_webp(crop, config.webp_quality) for crop in crops], reason
+
     with ThreadPoolExecutor(num_threads) as pool:
         # In groups, so that only a few pictures' crops wait in memory.
         for start in range(0, len(uris), 4 * num_threads):
-            group = uris[start : start + 4 * num_threads]
-            yield from pool.map(lambda uri: (uri, *cut_picture(uri, config)), group)
+            yield from pool.map(cut, uris[start : start + 4 * num_threads])
 
 
-def cut_picture(uri: str, config: CropConfig) -> tuple[NDArray[np.uint8], str | None]:
-    """Cut one picture's crops, uint8 (n, S, S, 3), and say why there are none if it cannot be read."""
-    random = np.random.default_rng([config.seed, int(_hash([Path(uri).name])[:12], 16)])
-    side = config.image_size_px
-    crops: list[NDArray[np.uint8]] = []
-    try:
-        with fsspec.open(uri, "rb") as file:
-            image = Image.open(io.BytesIO(file.read()))
-        for frame in range(0, getattr(image, "n_frames", 1), config.frame_step):
-            image.seek(frame)
-            crops.extend(_crops_of(_opaque_rgb(ImageOps.exif_transpose(image)), config, random))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        return np.zeros((0, side, side, 3), np.uint8), f"{type(error).__name__}: {error}"
-    return np.stack(crops), None
-
-
-def _opaque_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
-    return image.convert("RGB")
-
-
-def _crops_of(image: Image.Image, config: CropConfig, random: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    width, height = image.size
-    shorter, target = min(width, height), config.image_size_px
-    megapixels = width * height / 1e6
-    number = int(np.clip(round(megapixels * config.crops_per_megapixel), config.min_crops, config.max_crops))
-    smallest = min(shorter, max(target, config.min_scale * shorter))
-    for index in range(number):
-        side = shorter if index == 0 else round(np.exp(random.uniform(np.log(smallest), np.log(shorter))))
-        left = (width - side) / 2 if index == 0 else random.integers(0, width - side + 1)
-        top = (height - side) / 2 if index == 0 else random.integers(0, height - side + 1)
-        box = (float(left), float(top), float(left + side), float(top + side))
-        crop = image.resize((target, target), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-        yield np.asarray(crop)
-
-
-def _hash(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

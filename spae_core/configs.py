@@ -259,6 +259,26 @@ def spae_smol_128() -> SpaeConfig:
     )
 
 
+def spae_lqae_128() -> SpaeConfig:
+    """A baseline in the manner of LQAE: `spae-smol-128` without pyramid, averages or meaning on top, 256 tokens.
+
+    One 16×16 layer over a frozen language codebook whose rows have norm 1, as `spae codebook` makes them. Against such
+    rows the nearest entry by squared L2 is the one of largest cosine, whatever the latent's norm. LQAE's BERT, which
+    is to make sense of the tokens, and its masking have no part in reconstruction and are left out.
+
+    Source: Liu et al. 2023, "Language Quantized AutoEncoders" (arXiv 2302.00902).
+    """
+    smol = spae_smol_128()
+    return SpaeConfig(
+        name="spae-lqae-128",
+        embedding_dim=smol.embedding_dim,
+        encoder=smol.encoder,
+        decoder=smol.decoder,
+        pyramid=PyramidConfig(layer_grids=((16, 16),)),
+        quantizer=QuantizerConfig(commitment_weight=0.1, commitment_reduction="mean"),
+    )
+
+
 def tiny() -> SpaeConfig:
     """A model for tests: 32×32 px, 4 layers, milliseconds on a CPU."""
     network = NetworkConfig(
@@ -283,6 +303,7 @@ PRESETS: dict[str, Callable[[], SpaeConfig]] = {
     "spae-b-128": spae_b_128,
     "spae-8-128": spae_8_128,
     "spae-smol-128": spae_smol_128,
+    "spae-lqae-128": spae_lqae_128,
     "tiny": tiny,
 }
 

@@ -1,4 +1,4 @@
-"""Every number of a training run, and the two recipes: the paper's, and the one behind the shipped model.
+"""Every number of a training run, and the recipes: the paper's, and the one behind the shipped model.
 
 Source: arXiv 2306.17842, appendix on implementation. What the paper does not have is marked and off by default.
 """
@@ -168,6 +168,11 @@ def smol_recipe() -> TrainingConfig:
     )
 
 
+def lqae_recipe() -> TrainingConfig:
+    """The baseline's: that of the shipped model, so that the two differ in nothing but the model."""
+    return smol_recipe()
+
+
 def tiny_recipe() -> TrainingConfig:
     """For tests: seconds on a CPU, every part of the paper's loss that needs no downloaded weights."""
     return TrainingConfig(
@@ -192,5 +197,6 @@ RECIPES = {
     "spae-b-128": paper_recipe,
     "spae-8-128": paper_recipe,
     "spae-smol-128": smol_recipe,
+    "spae-lqae-128": lqae_recipe,
     "tiny": tiny_recipe,
 }

@@ -223,3 +223,27 @@ def test_a_recipe_with_a_setting_of_no_known_name_is_refused():
         with pytest.raises(ValidationError, match="learningrate"):
             adapter.validate_python(recipe)
         del part["learningrate"]
+
+
+def test_the_lqae_baseline_differs_from_the_shipped_model_in_its_tokens_alone():
+    smol, lqae = preset("spae-smol-128"), preset("spae-lqae-128")
+    assert (lqae.encoder, lqae.decoder, lqae.embedding_dim) == (smol.encoder, smol.decoder, smol.embedding_dim)
+    assert RECIPES["spae-lqae-128"]() == RECIPES["spae-smol-128"]()
+    assert lqae.pyramid.cumulative_tokens == (256,)
+    assert lqae.ranked_words is None
+    assert not lqae.ownership_embedding
+
+
+def test_the_lqae_baseline_picks_the_word_of_largest_cosine_and_stands_for_nothing_but_it():
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.nn.functional.normalize(torch.randn(50, 32, generator=generator), dim=1)
+    words = tuple(f"w{index}" for index in range(50))
+    codebook = LexicalCodebook(embeddings=rows, token_ids=tuple(range(50)), words=words, source="made up")
+    quantizer = SpaeTokenizer.from_preset("spae-lqae-128", codebook).quantizer
+    latents = torch.randn(2, 32, 16, 16, generator=generator) * 5
+    output = quantizer.quantize(latents)
+    cosines = torch.nn.functional.cosine_similarity(
+        latents.permute(0, 2, 3, 1)[..., None, :], codebook.embeddings[None, None, None], dim=-1
+    )
+    assert torch.equal(output.code_indices[0], cosines.argmax(dim=-1))
+    torch.testing.assert_close(output.quantized, codebook.embeddings[output.code_indices[0]].permute(0, 3, 1, 2))

@@ -1,0 +1,68 @@
+"""`spae crops INPUT… --out DIR`: a small set of crops to train on, which travels to where the GPU is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jobs.console import note, say
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MakeCrops:
+    """Cut pictures into square crops, once: several a picture at several scales, as WebP in Parquet files.
+
+    `spae train --data DIR` takes the folder, here or on another machine. The same inputs and settings give the same
+    bytes; a set that is already there is kept.
+    """
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT…")]
+    """Pictures: folders, globs or files; local paths or urls. Animated ones give several frames."""
+
+    out: Path
+    """Folder of the set."""
+
+    image_size_px: int | None = None
+    """Side of a crop. Default: 128."""
+
+    max_pictures_per_input: int | None = None
+    """Of an INPUT with more pictures use only so many, chosen by a hash of their names. Default: all."""
+
+    crops_per_megapixel: float | None = None
+    """How many crops a picture gives, within 4 to 120. Default: 24."""
+
+    frame_step: int | None = None
+    """Of an animated picture, use every n-th frame. Default: 8."""
+
+    webp_quality: int | None = None
+    """1 to 100. Default: 85."""
+
+    seed: int = 0
+    """Of the crops."""
+
+    def run(self) -> int:
+        """List, cut, write.
+
+        Raises:
+            PipelineError: If an input does not exist or no picture can be read.
+        """
+        from jobs.training_inputs import cut_crops
+        from pipelines.crop_cutting import CropConfig
+
+        settings = {
+            name: getattr(self, name)
+            for name in ("image_size_px", "crops_per_megapixel", "frame_step", "webp_quality")
+            if getattr(self, name) is not None
+        }
+        crops = cut_crops(
+            self.inputs,
+            self.out,
+            CropConfig(seed=self.seed, **settings),
+            max_pictures_per_input=self.max_pictures_per_input,
+        )
+        say(f"crops: {crops.folder}: {crops.num_crops} in {len(crops.parts)} parts, {crops.size_bytes / 1e6:.1f} MB")
+        note(f"next: spae train --data {self.out} --codebook DIR --out DIR")
+        return 0

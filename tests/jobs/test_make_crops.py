@@ -1,0 +1,85 @@
+"""`spae crops`, and crop sets as the data of a training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encode, photo
+
+from jobs.cli import main
+from jobs.training_inputs import crops_of
+from pipelines.errors import UsageError
+from pipelines.training_crops import SUMMARY_FILE, UNREADABLE_FILE, open_crops
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(6):
+        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def make(*words: object) -> int:
+    return main(["crops", *map(str, words), "--image-size-px", "32"])
+
+
+def test_the_command_makes_a_set_and_says_what_could_not_be_read(photos, tmp_path, capsys):
+    out = tmp_path / "set"
+    assert make(photos, "--out", out) == 0
+    said = capsys.readouterr()
+    assert f"crops: {out}: 24 in 1 parts" in said.out
+    assert f"1 pictures could not be read: {out / UNREADABLE_FILE} lists them" in said.err
+    assert "broken.png\tUnidentifiedImageError" in (out / UNREADABLE_FILE).read_text()
+    assert make(photos, "--out", out) == 0
+
+
+def test_settings_reach_the_cutter(photos, tmp_path):
+    crops = {}
+    for name, words in {"plain": (), "seed": ("--seed", 1), "quality": ("--webp-quality", 50)}.items():
+        assert make(photos, "--out", tmp_path / name, *words) == 0
+        crops[name] = open_crops(tmp_path / name)
+    assert len({crops[name].sha256 for name in crops}) == 3
+    assert crops["quality"].size_bytes < crops["plain"].size_bytes
+
+
+def test_of_a_large_input_the_same_share_is_taken_wherever_it_lies(photos, tmp_path):
+    moved = tmp_path / "elsewhere"
+    photos.joinpath("broken.png").unlink()
+    photos.rename(moved) and photos.mkdir()
+    (photos / "other.png").write_bytes(encode(photo(40, 50, seed=9), "PNG"))
+    assert make(moved, photos, "--out", tmp_path / "both", "--max-pictures-per-input", 2) == 0
+    assert open_crops(tmp_path / "both").num_crops == 4 * (2 + 1)
+    moved.rename(tmp_path / "again")
+    assert make(tmp_path / "again", photos, "--out", tmp_path / "later", "--max-pictures-per-input", 2) == 0
+    assert open_crops(tmp_path / "later").sha256 == open_crops(tmp_path / "both").sha256
+
+
+def test_a_training_takes_pictures_or_a_crop_set_and_sees_the_same(photos, tmp_path):
+    make(photos, "--out", tmp_path / "set")
+    from_set = crops_of((str(tmp_path / "set"),), tmp_path / "a", 32)
+    from_pictures = crops_of((str(photos),), tmp_path / "b", 32)
+    assert np.array_equal(from_set, from_pictures)
+    assert from_set.shape == (24, 32, 32, 3)
+    assert (tmp_path / "b" / "crops" / SUMMARY_FILE).is_file()
+
+
+def test_crop_sets_that_do_not_fit_are_refused(photos, tmp_path):
+    make(photos, "--out", tmp_path / "set")
+    with pytest.raises(UsageError, match="expected one crop set, or pictures"):
+        crops_of((str(tmp_path / "set"), str(photos)), tmp_path / "run", 32)
+    with pytest.raises(UsageError, match=r"expected crops of 128 px for this preset, got 32 px\. .*--image-size-px 128"):
+        crops_of((str(tmp_path / "set"),), tmp_path / "run", 128)
+
+
+def test_inputs_without_pictures_end_with_their_exit_codes(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    assert make(tmp_path / "absent", "--out", tmp_path / "set") == 2
+    assert make(tmp_path / "empty", "--out", tmp_path / "set") == 2
+    assert make(tmp_path / "bad", "--out", tmp_path / "set") == 3
+    assert make(tmp_path / "bad", "--out", tmp_path / "set", "--webp-quality", 0) == 2
+    assert "expected at least one readable of 1, got none" in capsys.readouterr().err
