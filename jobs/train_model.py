@@ -14,6 +14,7 @@ from jobs.console import ProgressDisplay, note, say
 if TYPE_CHECKING:
     from jobs.training_watch import TrainingWatch
     from spae_core.perceptual import Lpips
+    from spae_core.replicas import Replicas
     from spae_core.tokenizer import SpaeTokenizer
     from spae_core.trainer import Trainer, TrainingData
     from spae_core.training_config import TrainingConfig
@@ -25,7 +26,7 @@ _PICTURES_WATCHED = 256
 class TrainModel:
     """Train a model; run the same command again to resume from the newest checkpoint.
 
-    OUT receives config.json, log.jsonl, curves.png and samples/ while it runs, and model/ at the end: a folder that
+    OUT receives config.json, log.jsonl, training.html and samples/ while it runs, and model/ at the end: a folder that
     --model of the other commands takes.
     """
 
@@ -62,6 +63,15 @@ class TrainModel:
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
 
+    engine: Literal["local", "ray"] = "local"
+    """`local` is this process; `ray` trains on several GPUs (or CPUs) through Ray Train."""
+
+    num_workers: int = 1
+    """Processes that share each batch, for --engine ray: one a GPU, or one a CPU where there is none."""
+
+    ray_address: str | None = None
+    """Of a running Ray cluster whose machines see the same files. Default: this machine alone."""
+
     num_threads: int | None = None
     """CPU threads of the arithmetic. Default: torch's."""
 
@@ -87,42 +97,91 @@ class TrainModel:
         """Prepare, train, save.
 
         Raises:
-            PipelineError: If the pictures cannot be read.
+            PipelineError: If the pictures cannot be read, or there are fewer GPUs or CPUs than workers.
             ModelError: If codebook, preset and checkpoint do not fit together.
             TrainingError: If a loss is not finite.
         """
+        from pipelines.errors import UsageError
+
+        if self.engine == "local":
+            if self.num_workers != 1:
+                raise UsageError(
+                    f"--num-workers: expected 1 with --engine local, got {self.num_workers}. Add --engine ray."
+                )
+            self.train()
+        else:
+            self._train_with_ray()
+        say(f"model: {self.out / 'model'}")
+        say(f"page: {self.out / 'training.html'}")
+        say(f"next: spae tokenize PICTURES --model {self.out / 'model'} --out tokens")
+        return 0
+
+    def train(self, replicas: Replicas | None = None) -> None:
+        """Train in this process, alone or as one of several; see `run` for errors."""
+        from jobs.training_inputs import to_images
+        from jobs.training_watch import TrainingWatch, evenly_spaced
+        from spae_core.replicas import Replicas
+        from spae_core.trainer import Trainer
+
+        replicas = replicas or Replicas()
+        # Of several workers each has one GPU or one CPU, and its number is Ray's to choose.
+        device = replicas.device if replicas.world_size > 1 else self._device()
+        model, recipe, data = self._prepare()
+        if replicas.rank == 0:
+            self._describe(model, recipe, len(data.crops))
+        trainer = Trainer(
+            model,
+            recipe,
+            data,
+            self.out / "checkpoints",
+            lpips=self._lpips(recipe),
+            device=device,
+            replicas=replicas,
+        )
+        if replicas.rank > 0:  # rank 0 watches, writes and saves for all
+            for _ in trainer.steps():
+                pass
+            return
+        if trainer.step:
+            note(f"resuming after step {trainer.step}")
+        rows = evenly_spaced(data.crops, _PICTURES_WATCHED)
+        given = None if data.given is None else data.given[rows]
+        watch = TrainingWatch(self.out, to_images(data.crops[rows]), given, trainer.step)
+        self._train(trainer, watch)
+        trainer.averaged.cpu().save_pretrained(
+            self.out / "model", training=self._summary(trainer, watch, len(data.crops))
+        )
+
+    def _train_with_ray(self) -> None:
+        """Prepare everything here, where its files are then found by all workers."""
+        from functools import partial
+
+        from pipelines.training.ray_workers import train_on_workers
+        from spae_core.replicas import Replicas
+
+        _, recipe, _ = self._prepare()
+        Replicas(0, self.num_workers).share_of(recipe.batch_size)  # refuses before anything starts
+        train_on_workers(
+            partial(_train_in_worker, self),
+            num_workers=self.num_workers,
+            use_gpu=self._device().startswith("cuda"),
+            folder=self.out,
+            address=self.ray_address,
+        )
+
+    def _prepare(self) -> tuple[SpaeTokenizer, TrainingConfig, TrainingData]:
         import torch
 
-        from jobs.training_inputs import crops_of, fit_semantic_head, to_images
-        from jobs.training_watch import TrainingWatch, evenly_spaced
-        from spae_core.trainer import Trainer
+        from jobs.training_inputs import crops_of, fit_semantic_head
 
         if self.num_threads:
             torch.set_num_threads(self.num_threads)
-        device = self._device()
-        recipe = self._recipe()
-        model = self._model()
+        recipe, model = self._recipe(), self._model()
+        self.out.mkdir(parents=True, exist_ok=True)
         crops = crops_of(self.data, self.out, model.config.image_size_px)
         if model.ranked_words is not None:
             fit_semantic_head(model, self.classifier, self.text_encoder, self.out)
-        data = self._data(model, recipe, crops)
-        self._describe(model, recipe, len(crops))
-        trainer = Trainer(model, recipe, data, self.out / "checkpoints", lpips=self._lpips(recipe), device=device)
-        if trainer.step:
-            note(f"resuming after step {trainer.step}")
-        rows = evenly_spaced(crops, _PICTURES_WATCHED)
-        watch = TrainingWatch(
-            self.out,
-            to_images(crops[rows]),
-            None if data.given is None else data.given[rows],
-            trainer.step,
-        )
-        self._train(trainer, watch)
-        folder = self.out / "model"
-        trainer.averaged.cpu().save_pretrained(folder, training=self._summary(trainer, watch, len(crops)))
-        say(f"model: {folder}")
-        say(f"next: spae tokenize PICTURES --model {folder} --out tokens")
-        return 0
+        return model, recipe, self._data(model, recipe, crops)
 
     def _device(self) -> str:
         import torch
@@ -221,6 +280,8 @@ class TrainModel:
         (self.out / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
     def _train(self, trainer: Trainer, watch: TrainingWatch) -> None:
+        from pipelines.evaluation.training_page import write_training_page
+
         recipe, started, first = trainer.recipe, time.monotonic(), trainer.step
         before = watch.rows[-1]["seconds"] if watch.rows else 0.0
         with ProgressDisplay("training", total=recipe.num_steps - first, unit="steps") as display:
@@ -231,7 +292,7 @@ class TrainModel:
                     evaluation = watch.evaluate(trainer.averaged, report.step) if looks else None
                     watch.record(report, before + time.monotonic() - started, evaluation)
                 if looks:
-                    watch.draw_curves()
+                    write_training_page(self.out, watch.rows)
                 display.update(report.step - first, f"loss {report.losses['total']:.4f}")
 
     def _summary(self, trainer: Trainer, watch: TrainingWatch, num_crops: int) -> dict[str, Any]:
@@ -243,6 +304,10 @@ class TrainModel:
             "num_crops": num_crops,
             "train_crops": looks[-1] if looks else {},
         }
+
+
+def _train_in_worker(command: TrainModel, replicas: Replicas) -> None:
+    command.train(replicas)
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:

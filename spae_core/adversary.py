@@ -19,6 +19,7 @@ from spae_core.losses import (
     generator_adversarial_loss,
     r1_penalty,
 )
+from spae_core.replicas import Replicas
 from spae_core.training_config import TrainingConfig
 
 _MULTIPLIERS = (2, 4, 4, 4, 4)
@@ -28,9 +29,12 @@ _SMALLEST_SIDE_PX = 4
 class Adversary:
     """Judges decoded pictures and learns to tell them from real ones."""
 
-    def __init__(self, recipe: TrainingConfig, *, image_size_px: int, device: str) -> None:
+    def __init__(
+        self, recipe: TrainingConfig, *, image_size_px: int, device: str, replicas: Replicas | None = None
+    ) -> None:
         """Build the discriminator for pictures (or windows) of `image_size_px`; small ones get fewer blocks."""
         self.config = recipe.adversarial
+        self.replicas = replicas or Replicas()
         self.bfloat16 = recipe.precision == "bfloat16"
         blocks = (image_size_px // _SMALLEST_SIDE_PX).bit_length() - 1
         self.discriminator = Discriminator(
@@ -57,9 +61,10 @@ class Adversary:
             group["lr"] = learning_rate
         with self._autocast(real):
             real_logits, fake_logits = self.discriminator(real), self.discriminator(decoded)
+        mean = self.replicas.mean  # LeCam squares the means of the whole batch
         terms = {
             "discriminator": discriminator_adversarial_loss(real_logits, fake_logits),
-            "lecam": self.lecam(real_logits, fake_logits),
+            "lecam": self.lecam(mean(real_logits.float().mean()), mean(fake_logits.float().mean())),
         }
         total = terms["discriminator"] + self.config.lecam_weight * terms["lecam"]
         if self.config.r1_cost and step % self.config.r1_every == 0:
@@ -67,6 +72,7 @@ class Adversary:
             total = total + self.config.r1_every * terms["r1"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        self.replicas.average_gradients(list(self.discriminator.parameters()))
         self.optimizer.step()
         return {name: term.detach() for name, term in terms.items()}
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from spae_core.replicas import Replicas
+
 
 def reconstruction_loss(images: Tensor, targets: Tensor) -> Tensor:
     """Squared error of the pixels, averaged over everything.
@@ -142,6 +144,7 @@ def entropy_loss(
     max_cells: int | None = 1024,
     chunk_size: int = 256,
     generator: torch.Generator | None = None,
+    replicas: Replicas | None = None,
 ) -> Tensor:
     """Pull each latent to one code and the batch as a whole to all codes.
 
@@ -157,6 +160,7 @@ def entropy_loss(
         max_cells: Use this many latents, drawn without replacement; None for all.
         chunk_size: Latents at a time.
         generator: Draws the cells; default torch's own.
+        replicas: Whose latents count towards the mean p; default this process's alone.
 
     Returns:
         Scalar in [−log V, 0].
@@ -171,6 +175,8 @@ def entropy_loss(
         chunk_entropy, chunk_assignment = _checkpointed(_soft_assignment, chunk, codebook, temperature)
         entropy_sum = entropy_sum + chunk_entropy
         mean_assignment = mean_assignment + chunk_assignment / len(latents)
+    if replicas is not None:
+        mean_assignment = replicas.mean(mean_assignment)
     # xlogy is 0 at 0, where p·log p would be NaN; clamping keeps its gradient finite for codes that nothing
     # is near.
     entropy_of_mean = -torch.xlogy(mean_assignment, mean_assignment.clamp_min(1e-12)).sum()

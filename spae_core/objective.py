@@ -17,6 +17,7 @@ from spae_core.adversary import Adversary
 from spae_core.errors import ModelError
 from spae_core.losses import dynamic_weight, entropy_loss, reconstruction_loss
 from spae_core.perceptual import Lpips
+from spae_core.replicas import Replicas
 from spae_core.semantic_guidance import semantic_candidates, semantic_guidance_loss, semantic_similarity
 from spae_core.structs import Assignment
 from spae_core.tokenizer import SpaeTokenizer
@@ -45,6 +46,7 @@ class Objective:
         image_features: Tensor | None = None,
         word_features: Tensor | None = None,
         words_are_given: bool = False,
+        replicas: Replicas | None = None,
     ) -> None:
         """Bring the recipe's terms together with what they need.
 
@@ -56,6 +58,7 @@ class Objective:
             image_features: (N, T) of unit norm, for the semantic term.
             word_features: (V, T) of unit norm, by the same encoder.
             words_are_given: Whether the semantic head fixes the words of its layers.
+            replicas: Processes that share each batch; default this one alone.
 
         Raises:
             ModelError: If a term of the recipe lacks what it needs.
@@ -70,6 +73,7 @@ class Objective:
             )
         self.model, self.recipe, self.device = model, recipe, device
         self.lpips = lpips.to(device) if lpips is not None and recipe.perceptual_weight else None
+        self.replicas = replicas or Replicas()
         self.image_features, self.word_features = image_features, word_features
         ranked = model.config.ranked_words
         # 0-indexed first layer whose words the encoder chooses.
@@ -115,7 +119,9 @@ class Objective:
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         if recipe.semantic.weight:
             terms["semantic"] = semantic = self._semantic_term(assignment, rows, generator)
-            scale = dynamic_weight(total, semantic) if recipe.semantic.dynamic_weight else 1.0
+            mean = self.replicas.mean
+            balance = dynamic_weight(mean(total.detach()), mean(semantic.detach()))
+            scale = balance if recipe.semantic.dynamic_weight else 1.0
             total = total + recipe.semantic.weight * scale * semantic
         terms["total"] = total
         return terms
@@ -130,7 +136,7 @@ class Objective:
             "codebook": assignment.codebook_loss,
         }
         if self.lpips is not None and step >= recipe.perceptual_start_step:
-            seen = recipe.perceptual_pictures or len(images)
+            seen = self.replicas.part_of(recipe.perceptual_pictures) or len(images)
             with network_autocast(recipe, self.device):
                 terms["perceptual"] = self.lpips(decoded[:seen], images[:seen]).mean()
         if recipe.entropy_weight:
@@ -145,8 +151,9 @@ class Objective:
             torch.cat(searched),
             self.model.quantizer.table().detach(),
             temperature=self.recipe.entropy_temperature,
-            max_cells=self.recipe.entropy_cells,
+            max_cells=self.replicas.part_of(self.recipe.entropy_cells),
             generator=generator,
+            replicas=self.replicas,
         )
 
     def _semantic_term(self, assignment: Assignment, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -170,6 +177,6 @@ class Objective:
             self.model.quantizer.table(),
             replace(candidates, counts=candidates.counts[present]),
             temperature=semantic.temperature,
-            max_cells=semantic.max_cells,
+            max_cells=self.replicas.part_of(semantic.max_cells),
             generator=generator,
         )

@@ -22,12 +22,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spae_core.adversary import Adversary
 from spae_core.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
-from spae_core.errors import TrainingError
+from spae_core.errors import ModelError, TrainingError
 from spae_core.matched_start import match_latents_to_codebook
 from spae_core.metrics import LayerCodeStatistics, codebook_perplexity
 from spae_core.model_files import config_to_json
 from spae_core.objective import Objective, network_autocast
 from spae_core.perceptual import Lpips
+from spae_core.replicas import Replicas
 from spae_core.structs import Assignment
 from spae_core.tokenizer import SpaeTokenizer
 from spae_core.training_batches import TrainingBatch, draw_batch, draw_depth, step_generator
@@ -83,6 +84,8 @@ class Trainer:
         objective: The loss.
         averaged: The same model with averaged weights, for evaluation.
         step: Steps done.
+        replicas: Processes that share each batch.
+        share: Positions of each batch that this one sees.
     """
 
     def __init__(
@@ -94,8 +97,18 @@ class Trainer:
         *,
         lpips: Lpips | None = None,
         device: str = "cpu",
+        replicas: Replicas | None = None,
     ) -> None:
         """Set up optimizers; resume from the newest checkpoint in `folder` if there is one.
+
+        Args:
+            model: What is trained.
+            recipe: How.
+            data: On what; the same for all replicas.
+            folder: Of the checkpoints; the same for all replicas, of which rank 0 writes.
+            lpips: For the perceptual term.
+            device: Where the model goes.
+            replicas: Processes that share each batch; default this one alone.
 
         Raises:
             ModelError: If the checkpoint belongs to another preset, codebook or recipe, or a term of the loss lacks
@@ -103,6 +116,7 @@ class Trainer:
         """
         self.recipe, self.data, self.folder, self.device = recipe, data, folder, device
         self.model = model.to(device).train()
+        self.replicas = replicas or Replicas()
         self.step = 0
         self.objective = Objective(
             model,
@@ -112,10 +126,13 @@ class Trainer:
             image_features=data.image_features,
             word_features=data.word_features,
             words_are_given=data.given is not None,
+            replicas=self.replicas,
         )
-        if recipe.matched_start:
-            batch = self._draw(0)
+        self.share = self.replicas.share_of(recipe.batch_size)
+        if recipe.matched_start and self.replicas.rank == 0:
+            batch = self._draw(0, range(recipe.batch_size))
             match_latents_to_codebook(model, batch.images, batch.first_owner)
+        self.replicas.start_alike(model.parameters())
         if recipe.channels_last:
             for half in (model.encoder, model.decoder):
                 half.to(memory_format=torch.channels_last)
@@ -123,7 +140,10 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
         self.averaging = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
         window = recipe.window_cells * model.config.encoder.downsampling or model.config.image_size_px
-        self.adversary = Adversary(recipe, image_size_px=window, device=device) if recipe.adversarial.weight else None
+        self.adversary: Adversary | None = None
+        if recipe.adversarial.weight:
+            self.adversary = Adversary(recipe, image_size_px=window, device=device, replicas=self.replicas)
+            self.replicas.start_alike(self.adversary.discriminator.parameters())
         if recipe.compile_networks:
             model.encoder.compile()
             model.decoder.compile()
@@ -133,6 +153,12 @@ class Trainer:
         checkpoints = list_checkpoints(folder)
         if checkpoints:
             self._restore(checkpoints[-1])
+        steps = self.replicas.total(torch.tensor(self.step))
+        if int(steps) != self.step * self.replicas.world_size:
+            raise ModelError(
+                f"checkpoints in {folder}: expected the same for all workers, got step {self.step} for worker "
+                f"{self.replicas.rank} and others elsewhere. Put --out where all workers can read it."
+            )
 
     @property
     def averaged(self) -> SpaeTokenizer:
@@ -159,7 +185,10 @@ class Trainer:
             checkpoint = None
             if self.step % recipe.checkpoint_every == 0 or self.step == recipe.num_steps:
                 self._refuse_broken_weights()
-                checkpoint = save_checkpoint(self.folder, self.step, self.identity(), self._state())
+                state = self._state()
+                checkpoint = checkpoint_path(self.folder, self.step)
+                if self.replicas.rank == 0:
+                    save_checkpoint(self.folder, self.step, self.identity(), state)
             yield StepReport(
                 step=self.step,
                 losses=losses,
@@ -192,7 +221,7 @@ class Trainer:
         cosine = 0.5 * (1 + float(np.cos(np.pi * progress)))
         return recipe.learning_rate * (recipe.final_learning_rate + (1 - recipe.final_learning_rate) * cosine)
 
-    def _draw(self, step: int) -> TrainingBatch:
+    def _draw(self, step: int, positions: range) -> TrainingBatch:
         recipe = self.recipe
         return draw_batch(
             self.data.crops,
@@ -202,6 +231,7 @@ class Trainer:
             step=step,
             batch_size=recipe.batch_size,
             window_cells=recipe.window_cells,
+            positions=positions,
         )
 
     def _advance(self) -> tuple[dict[str, float], float, float]:
@@ -209,7 +239,7 @@ class Trainer:
         learning_rate = self.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        batch = self._draw(self.step)
+        batch = self._draw(self.step, self.share)
         images = batch.images.to(self.device)
         if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -228,21 +258,27 @@ class Trainer:
             adversary=adversary,
             generator=generator,
         )
-        self._refuse_not_finite(terms)
+        logged = self._mean_terms(terms)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
+        self.replicas.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.gradient_clip_norm or float("inf"))
         self._refuse_not_finite({"gradient_norm": norm})
         self.optimizer.step()
         self.averaging.update_parameters(self.model)
         if adversary is not None:
-            verdicts = adversary.step(images, decoded.detach(), learning_rate, self.step)
-            self._refuse_not_finite(verdicts)
-            terms |= verdicts
+            logged |= self._mean_terms(adversary.step(images, decoded.detach(), learning_rate, self.step))
         with torch.no_grad():
             owned = [assignment.indices[:, layer] for layer in range(assignment.indices.shape[1])]
             self.statistics.update([layer[layer >= 0].cpu() for layer in owned])
-        return {name: term.item() for name, term in terms.items()}, norm.item(), learning_rate
+        return logged, norm.item(), learning_rate
+
+    def _mean_terms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """Terms over all replicas; one that is not finite anywhere is refused by all, so that none waits in vain."""
+        mean = self.replicas.mean(torch.stack([term.detach().float() for term in terms.values()]))
+        means = dict(zip(terms, mean.unbind(), strict=True))
+        self._refuse_not_finite(means)
+        return {name: term.item() for name, term in means.items()}
 
     def _reconstruct(self, batch: TrainingBatch, images: Tensor, depth: int) -> tuple[Tensor, Assignment]:
         owner = batch.first_owner.to(self.device)
@@ -264,7 +300,8 @@ class Trainer:
 
     def _running_perplexity(self) -> tuple[float, ...]:
         """Perplexity of each layer since the last report; NaN where windows have not met the layer yet."""
-        return tuple(codebook_perplexity(counts) if counts.any() else float("nan") for counts in self.statistics.counts)
+        layers = self.replicas.total(self.statistics.counts)
+        return tuple(codebook_perplexity(counts) if counts.any() else float("nan") for counts in layers)
 
     def _refuse_not_finite(self, terms: dict[str, Tensor]) -> None:
         bad = [name for name, term in terms.items() if not torch.isfinite(term)]
@@ -297,7 +334,7 @@ class Trainer:
             "num_averaged": self.averaging.n_averaged,
             "optimizer": self.optimizer.state_dict(),
             "adversary": self.adversary.state_dict() if self.adversary else {},
-            "code_counts": self.statistics.counts.clone(),
+            "code_counts": self.replicas.total(self.statistics.counts).clone(),
         }
 
     def _restore(self, path: Path) -> None:
@@ -306,6 +343,7 @@ class Trainer:
         self.averaging.module.load_state_dict(state["averaged"], strict=False)
         self.averaging.n_averaged.copy_(state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.statistics.counts.copy_(state["code_counts"])
+        if self.replicas.rank == 0:  # the counts of all, which would otherwise be added up again
+            self.statistics.counts.copy_(state["code_counts"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])

@@ -52,6 +52,7 @@ def draw_batch(
     step: int,
     batch_size: int,
     window_cells: int,
+    positions: range | None = None,
 ) -> TrainingBatch:
     """Draw the batch of one step.
 
@@ -65,6 +66,7 @@ def draw_batch(
         step: From 0.
         batch_size: B.
         window_cells: Side of the window in cells; 0 for the whole picture.
+        positions: Which of the B to return; all draws are as for the whole batch. Default: all.
     """
     generator = step_generator(seed, step)
     indices = _epoch_rows(len(crops), seed, step * batch_size, batch_size)
@@ -75,7 +77,9 @@ def draw_batch(
     tops = torch.randint(height - rows + 1, (batch_size,), generator=generator).tolist()
     lefts = torch.randint(width - columns + 1, (batch_size,), generator=generator).tolist()
     images, masks, owners, fixed = [], [], [], []
-    for position, row in enumerate(indices.tolist()):
+    positions = range(batch_size) if positions is None else positions
+    indices = indices[positions.start : positions.stop]
+    for position, row in zip(positions, indices.tolist(), strict=True):
         top, left = tops[position], lefts[position]
         picture = torch.from_numpy(np.array(crops[row]))
         if flips[position]:

@@ -1,0 +1,134 @@
+"""`spae train` on made-up pictures with the tiny preset: what it leaves behind, what it refuses, and Ray's workers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import encode, photo
+from safetensors.torch import load_file
+
+from jobs.cli import main
+from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.tokenizer import SpaeTokenizer
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(4):
+        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def codebook_file(tiny_codebook, tmp_path) -> Path:
+    tiny_codebook.save(tmp_path / "codebook.safetensors")
+    return tmp_path / "codebook.safetensors"
+
+
+def train(photos: Path, codebook: Path, out: Path, *words: object) -> int:
+    fixed = ["train", "--preset", "tiny", "--data", str(photos), "--codebook", str(codebook), "--out", str(out)]
+    return main([*fixed, *map(str, words)])
+
+
+def log_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_training_leaves_a_model_a_log_a_page_and_a_list_of_what_it_could_not_read(
+    photos, codebook_file, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    assert train(photos, codebook_file, out, "--num-steps", 6) == 0
+    said = capsys.readouterr()
+    assert f"model: {out / 'model'}" in said.out
+    assert "1 pictures could not be read" in said.err
+    assert "broken.png" in (out / "crops" / "unreadable.txt").read_text()
+    rows = log_of(out)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert "evaluation" in rows[0]
+    assert "evaluation" in rows[-1]
+    assert json.loads((out / "config.json").read_text())["num_crops"] == 16
+    assert "tiny <em>after 6 steps" in (out / "training.html").read_text()
+    model = SpaeTokenizer.from_pretrained(out / "model")
+    assert model.tokenize(torch.rand(1, 3, 32, 32)).num_layers == 4
+    # A longer run goes on where this one stopped.
+    assert train(photos, codebook_file, out, "--num-steps", 8) == 0
+    assert "resuming after step 6" in capsys.readouterr().err
+    assert [row["step"] for row in log_of(out)] == list(range(1, 9))
+
+
+def test_a_checkpoint_of_another_codebook_is_refused_with_both_hashes(
+    photos, codebook_file, tiny_codebook, tmp_path, capsys
+):
+    assert train(photos, codebook_file, tmp_path / "run", "--num-steps", 1) == 0
+    other = LexicalCodebook(
+        embeddings=-tiny_codebook.embeddings,
+        token_ids=tiny_codebook.token_ids,
+        words=tiny_codebook.words,
+        source="another",
+    )
+    other.save(tmp_path / "other.safetensors")
+    assert train(photos, tmp_path / "other.safetensors", tmp_path / "run", "--num-steps", 2) == 2
+    assert f"expected {other.sha256}, got {tiny_codebook.sha256}" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_ends_with_its_exit_code_and_the_step(photos, codebook_file, tmp_path, capsys):
+    assert train(photos, codebook_file, tmp_path / "run", "--learning-rate", 1e30) == 3
+    assert "got NaN or infinity in" in (said := capsys.readouterr().err)
+    assert "at step " in said
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_workers_without_ray_are_refused(photos, codebook_file, tmp_path, capsys):
+    assert train(photos, codebook_file, tmp_path / "run", "--num-workers", 2) == 2
+    assert "expected 1 with --engine local, got 2. Add --engine ray." in capsys.readouterr().err
+    assert train(photos, codebook_file, tmp_path / "run", "--engine", "ray", "--num-workers", 3) == 2
+    assert "batch_size: expected a multiple of the 3 workers, got 4" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of this machine with two CPUs, which the command finds and leaves running."""
+    ray = pytest.importorskip("ray")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("cluster")
+def test_two_ray_workers_train_the_model_that_one_process_trains(photos, codebook_file, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert train(photos, codebook_file, alone, "--num-steps", 3) == 0
+    assert train(photos, codebook_file, together, "--num-steps", 3, "--engine", "ray", "--num-workers", 2) == 0
+    for row, expected in zip(log_of(together), log_of(alone), strict=True):
+        assert row["losses"] == pytest.approx(expected["losses"], rel=1e-3, abs=1e-6)
+        assert row["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
+        np.testing.assert_allclose(row["perplexity"], expected["perplexity"], rtol=0.05)
+    weights, expected_weights = (load_file(run / "model" / "model.safetensors") for run in (together, alone))
+    differences = [(weights[name].float() - value.float()).abs().mean() for name, value in expected_weights.items()]
+    assert max(differences) < 1e-3  # stored as float16; one learning rate
+    assert (together / "training.html").is_file()
+    assert len(list((together / "checkpoints").glob("*.pt"))) == 1
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("cluster")
+def test_what_a_ray_worker_dies_of_is_what_the_command_says(photos, codebook_file, tmp_path, capsys):
+    words = ("--engine", "ray", "--num-workers", 2, "--learning-rate", 1e30)
+    assert train(photos, codebook_file, tmp_path / "run", *words) == 3
+    assert "spae: training: expected finite" in capsys.readouterr().err
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("cluster")
+def test_more_workers_than_the_cluster_has_are_refused(photos, codebook_file, tmp_path, capsys):
+    assert train(photos, codebook_file, tmp_path / "run", "--engine", "ray", "--num-workers", 4) == 2
+    assert "expected at most 2, the CPUs of the Ray cluster, got 4" in capsys.readouterr().err
