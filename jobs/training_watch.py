@@ -1,4 +1,4 @@
-"""What a training leaves for people to look at: a JSON-lines log, curves, and a grid of reconstructions."""
+"""What a training leaves for people to look at: a JSON-lines log and grids of reconstructions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spae_core.tokenizer import SpaeTokenizer
     from spae_core.trainer import StepReport
 
-LOG_FILE, CURVES_FILE, SAMPLES_FOLDER = "log.jsonl", "curves.png", "samples"
+LOG_FILE, SAMPLES_FOLDER = "log.jsonl", "samples"
 _MOST_PICTURES_SHOWN = 12
 
 
@@ -87,10 +87,6 @@ class TrainingWatch:
 
         save_image(torch.cat(rows), samples / f"step-{step:08d}.png", nrow=len(rows[0]), padding=2, pad_value=1.0)
 
-    def draw_curves(self) -> None:
-        """Draw losses, PSNR and perplexities of the whole log."""
-        draw_curves(self.rows, self.folder / CURVES_FILE)
-
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Lines of a run's log; none if there is no log. A last line that was cut off is dropped."""
@@ -104,38 +100,6 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw a log as three panels: losses, PSNR, perplexity of each layer (logarithmic)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
-    for name in sorted({name for row in rows for name in row["losses"]}):
-        points = [(row["step"], row["losses"][name]) for row in rows if name in row["losses"]]
-        panels[0].plot(*zip(*points, strict=True), label=name, linewidth=1)
-    looks = [row for row in rows if "evaluation" in row]
-    if looks:
-        steps = [row["step"] for row in looks]
-        for depth in looks[-1]["evaluation"]["psnr_db"]:
-            values = [row["evaluation"]["psnr_db"].get(depth, math.nan) for row in looks]
-            panels[1].plot(steps, values, marker=".", label=f"{depth} layers")
-        for layer in range(len(looks[-1]["evaluation"]["perplexity"])):
-            values = [row["evaluation"]["perplexity"][layer] for row in looks]
-            panels[2].plot(steps, values, marker=".", label=f"layer {layer + 1}")
-    panels[0].set(title="losses", xlabel="step", yscale="symlog")
-    panels[0].set_yscale("symlog", linthresh=1e-3)
-    panels[1].set(title="PSNR of fixed train crops, dB", xlabel="step")
-    panels[2].set(title="codebook perplexity", xlabel="step", yscale="log")
-    for panel in panels:
-        if panel.has_data():
-            panel.legend(fontsize=8)
-        panel.grid(alpha=0.3)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
 
 
 def evenly_spaced(crops: NDArray[Any], count: int) -> list[int]:

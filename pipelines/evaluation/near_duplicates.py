@@ -62,7 +62,8 @@ def thumbnails_of(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     small = [
         Image.fromarray(picture).resize((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BOX) for picture in pictures
     ]
-    return np.stack([np.asarray(picture, np.float64) for picture in small]) @ _LUMA
+    grey: NDArray[np.float64] = np.stack([np.asarray(picture, np.float64) for picture in small]) @ _LUMA
+    return grey
 
 
 def find_near_duplicates(
@@ -116,4 +117,4 @@ def _cosine_waves(size: int) -> NDArray[np.float64]:
     positions, frequencies = np.arange(size) + 0.5, np.arange(size)[:, None]
     waves = np.cos(np.pi * frequencies * positions / size) * np.sqrt(2 / size)
     waves[0] /= np.sqrt(2)
-    return waves
+    return np.asarray(waves, np.float64)
