@@ -24,36 +24,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-import skimage
 import torch
+from held_out_photos import classes_of, load, semantic_scores, test_photos
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import save_image
 
 from jobs.asset_fetch import asset_path
-from pipelines.stages.image_decoding import decode_image
-from spae_core.conse_encoder import ConseSemanticEncoder
 from spae_core.metrics import LayerCodeStatistics, psnr_db, ssim
 from spae_core.perceptual import Lpips
-from spae_core.semantic_guidance import semantic_similarity
 from spae_core.tokenizer import SpaeTokenizer
-
-SCIKIT_PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
-NEAREST_TO_TRUTH = 20
-
-
-def test_photos() -> list[Path]:
-    """The 20 ImageNet photographs (their class is the end of the name), then scikit-image's."""
-    imagenet = sorted((asset_path("foolbox-photos") / "images" / "imagenet").glob("*.*"))
-    return [*imagenet, *(Path(skimage.__file__).parent / "data" / name for name in SCIKIT_PHOTOS)]
-
-
-def load(paths: list[Path], side: int) -> Tensor:
-    """Pictures as the model sees them, (n, 3, S, S) in [0, 1]."""
-    decoded = [decode_image(path.read_bytes(), image_size_px=side).pixels for path in paths]
-    pixels = [np.frombuffer(picture, np.uint8).reshape(side, side, 3) for picture in decoded]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
 def compressed(images: Tensor, kind: str, budget_bytes: int) -> Tensor:
@@ -81,33 +62,6 @@ def floor(images: Tensor, side: int = 16) -> Tensor:
     """The picture reduced to 16×16 and enlarged again."""
     small = F.interpolate(images, size=(side, side), mode="area")
     return F.interpolate(small, size=images.shape[-2:], mode="bicubic", antialias=False).clamp(0, 1)
-
-
-def semantic_scores(model: SpaeTokenizer, images: Tensor, words: list[list[list[int]]], classes: list[int]) -> dict:
-    """Relative score of each layer's words, and how often one of the first words is near the true class's text."""
-    conse = ConseSemanticEncoder.from_files(
-        asset_path("efficientnet-lite0") / "efficientnet_lite0.safetensors", asset_path("minilm")
-    )
-    word_features = conse.encode_words(model.codebook.words)
-    similarity = semantic_similarity(conse.encode_images(images), word_features)
-    by_layer = [
-        float(np.mean([similarity[row, indices].mean().item() for row, indices in enumerate(layer)])) for layer in words
-    ]
-    truth = conse.image_encoder.class_text_vectors[classes] @ word_features.t()
-    near = [set(row.topk(NEAREST_TO_TRUTH).indices.tolist()) for row in truth]
-    listed = [[word for layer in words[:3] for word in layer[row]] for row in range(len(classes))]
-    hits = {
-        str(count): float(
-            np.mean([any(word in near[row] for word in listed[row][:count]) for row in range(len(classes))])
-        )
-        for count in (1, 5, 21)
-    }
-    return {
-        "relative_score_by_layer": by_layer,
-        "relative_score_of_a_random_word": similarity.mean().item(),
-        "true_class_among_first_words": hits,
-        "first_words": [" ".join(model.codebook.words[word] for word in row[:5]) for row in listed],
-    }
 
 
 def main() -> None:
@@ -150,7 +104,7 @@ def main() -> None:
         {"name": f"JPEG, at most {budget} bytes", **quality(compressed(images, "JPEG", budget))},
         {"name": "16×16 pixels", **quality(floor(images))},
     ]
-    classes = [int(path.stem.split("_")[-1]) for path in paths if path.stem.startswith("imagenet")]
+    classes = classes_of(paths)
     words = [indices.flatten(1)[: len(classes)].tolist() for indices in pyramid.code_indices]
     semantic = semantic_scores(model, images[: len(classes)], words, classes)
     print(f"{'':32}{'tokens':>8}{'bytes':>8}{'PSNR dB':>10}{'SSIM':>8}{'LPIPS':>8}")

@@ -73,6 +73,17 @@ class StreamingAverageQuantizer(nn.Module):
         scale = scales[:width] * len(embeddings) ** 0.5 / singular_values[:width].clamp_min(1e-8)
         self.projection.weight.copy_(scale[:, None] * axes[:width])
 
+    @property
+    def table_is_trained(self) -> bool:
+        """Whether gradients reach what is searched: a projection, or the entries themselves."""
+        return self.projection is not None or isinstance(self.entries, nn.Parameter)
+
+    def train_entries(self) -> None:
+        """Let every entry move freely from here on, as in VQ-VAE: words in name only, for comparison."""
+        entries = self.entries.clone()
+        del self.entries
+        self.entries = nn.Parameter(entries)
+
     def table(self) -> Tensor:
         """The vectors that are searched, (V, C): the codebook's, or their trained projection on the unit sphere."""
         if self.projection is None:
@@ -125,7 +136,7 @@ class StreamingAverageQuantizer(nn.Module):
             if searched.any():
                 mean = self._represent(total, count)
                 commitment = commitment + self._distance(cells_z, mean.detach(), searched)
-                if self.projection is not None:
+                if self.table_is_trained:
                     codebook = codebook + self._distance(cells_z.detach(), mean, searched)
             targets.append(target)
             target_cells.append(cells)

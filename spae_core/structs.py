@@ -57,7 +57,7 @@ class Assignment:
         indices: int64 (B, D, H, W); −1 where the layer does not own the cell.
         quantized: (B, C, H, W), the entries combined over the layers used; no gradient to the latents.
         commitment_loss: Scalar, β Σ_l mean over owned cells ‖z − sg(zq_{≤l})‖².
-        codebook_loss: Scalar, the same with the gradient on the entries instead; 0 unless a projection is trained.
+        codebook_loss: Scalar, the same with the gradient on the entries instead; 0 unless they are trained.
         layer_targets: z_l of each layer, (N_l, C) for its N_l owned cells in (B, H, W) order, with gradient.
         layer_cells: int64 (N_l, 3), the (image, row, column) of each target.
     """

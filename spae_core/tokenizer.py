@@ -100,23 +100,23 @@ class SpaeTokenizer(nn.Module):
         save_model(folder, model.config, model.state_dict(), model.codebook, training)
 
     def baked(self) -> SpaeTokenizer:
-        """The same model with a fixed codebook in place of a trained projection; itself when there is none.
+        """The same model with a fixed codebook in place of a trained one; itself when it was not trained.
 
         A semantic head ranks words in the codebook's own space, so a model with one keeps codebook and projection.
         """
-        if self.quantizer.projection is None or self.ranked_words is not None:
+        if not self.quantizer.table_is_trained or self.ranked_words is not None:
             return self
         codebook = LexicalCodebook(
             embeddings=self.quantizer.table().detach(),
             token_ids=self.codebook.token_ids,
             words=self.codebook.words,
-            source=f"{self.codebook.source}, trained projection",
+            source=f"{self.codebook.source}, trained further",
             settings=self.codebook.settings,
         )
         quantizer = replace(self.config.quantizer, trainable_projection=False, axis_decay=0.0)
         fixed = replace(self.config, quantizer=quantizer)
         model = SpaeTokenizer(fixed, codebook)
-        model.load_state_dict({k: v for k, v in self.state_dict().items() if k != "quantizer.projection.weight"})
+        model.load_state_dict({k: v for k, v in self.state_dict().items() if not k.startswith("quantizer.")})
         return model.train(self.training)
 
     @cached_property
