@@ -181,7 +181,8 @@ def unpack_crops(crops: CropSet, cache: Path) -> NDArray[np.uint8]:
         array.flush()
         del array
         partial.replace(path)
-    return np.load(path, mmap_mode="r")
+    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return pixels
 
 
 def _stored(crops: CropSet) -> Iterator[bytes]:

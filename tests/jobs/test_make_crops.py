@@ -70,7 +70,9 @@ def test_crop_sets_that_do_not_fit_are_refused(photos, tmp_path):
     make(photos, "--out", tmp_path / "set")
     with pytest.raises(UsageError, match="expected one crop set, or pictures"):
         crops_of((str(tmp_path / "set"), str(photos)), tmp_path / "run", 32)
-    with pytest.raises(UsageError, match=r"expected crops of 128 px for this preset, got 32 px\. .*--image-size-px 128"):
+    with pytest.raises(
+        UsageError, match=r"expected crops of 128 px for this preset, got 32 px\. .*--image-size-px 128"
+    ):
         crops_of((str(tmp_path / "set"),), tmp_path / "run", 128)
 
 
