@@ -7,6 +7,7 @@ itself. Restarting is left to the user: the same command resumes from the newest
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def train_on_workers(
 
     started_here = not ray.is_initialized()
     if started_here:
-        ray.init(address=address or "local", include_dashboard=False, logging_level="ERROR")
+        ray.init(address=address or "local", include_dashboard=False, logging_level=logging.ERROR)
     try:
         unit = "GPU" if use_gpu else "CPU"
-        available = int(ray.cluster_resources().get(unit, 0))
+        available = int(ray.cluster_resources().get(unit, 0))  # type: ignore[no-untyped-call]
         if available < num_workers:
             raise UsageError(
                 f"--num-workers: expected at most {available}, the {unit}s of the Ray cluster, got {num_workers}. "
