@@ -36,7 +36,8 @@ class TokenizeCorpus:
     """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
-    """Folders (with subfolders), globs or picture files; local paths or urls such as gs://bucket/photos."""
+    """Folders (with subfolders), globs, pictures, WebDataset tars, Parquet files, JSONL or CSV lists; local paths
+    or urls such as gs://bucket/photos."""
 
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """Folder or url of the dataset."""
@@ -55,6 +56,13 @@ class TokenizeCorpus:
 
     batch_size: int | None = None
     """Pictures the model sees at once. Default: 8 on a CPU, 128 on a GPU."""
+
+    image_column: str | None = None
+    """Column of Parquet files and lists that holds the pictures or their uris. Default: found by name and type."""
+
+    keep_columns: str | None = None
+    """Columns of your own to carry into the dataset, such as caption,label: of Parquet files, of lists, of the json
+    beside a picture in a tar (also txt, cls, __key__)."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes a GPU if there is one."""
@@ -87,6 +95,7 @@ class TokenizeCorpus:
         from pipelines.commit import ShardWriter
         from pipelines.describe_run import describe_run
         from pipelines.devices import choose_device, default_batch_size
+        from pipelines.manifest import read_manifest, refuse_damaged_containers
         from pipelines.run_layout import SUCCESS
         from pipelines.storage import open_storage
 
@@ -106,9 +115,12 @@ class TokenizeCorpus:
         if not claimed.missing and storage.exists(SUCCESS):
             num_shards = claimed.plan.num_shards
             say(f"nothing to do: {num_shards} of {num_shards} shards committed in {storage.url()}")
+            refuse_damaged_containers(read_manifest(storage))
             return 0
-        manifest = self._work(claimed, ShardWriter(storage=storage, config=claimed.config), described.decode)
+        writer = ShardWriter(storage=storage, config=claimed.config, kept_fields=claimed.plan.kept_fields())
+        manifest = self._work(claimed, writer, described.decode)
         self._summarize(manifest, storage.url())
+        refuse_damaged_containers(manifest)
         return 0
 
     def _check(self) -> None:
@@ -147,12 +159,15 @@ class TokenizeCorpus:
 
     def _plan(self, folder: Path) -> DraftPlan:
         """List the inputs, and say what the listing left out."""
+        from pipelines.kept_columns import parse_kept_columns
         from pipelines.plan import build_plan
-        from pipelines.readers import ListingNotes, list_inputs, open_inputs
+        from pipelines.readers import ListingNotes, ReadOptions, list_inputs, open_inputs
         from pipelines.storage import clear_error_if_full
 
         notes = ListingNotes()
-        entries = list_inputs(open_inputs(self.inputs), notes)
+        kept = parse_kept_columns(self.keep_columns)
+        readers = open_inputs(self.inputs, ReadOptions(image_column=self.image_column, keep_columns=kept))
+        entries = list_inputs(readers, notes, keep_columns=kept)
         try:
             with clear_error_if_full(f"temporary folder {folder.parent} (set TMPDIR for another)"):
                 draft = build_plan(entries, folder=folder, num_shards=self.num_shards)
@@ -163,7 +178,7 @@ class TokenizeCorpus:
                 note(f"left out: {problem}")
             if len(notes.problems) > _MOST_PROBLEMS_SHOWN:
                 note(f"left out: {len(notes.problems) - _MOST_PROBLEMS_SHOWN} more like these")
-        if draft.summary.num_doubles:
+        if draft.summary.num_doubles and not notes.has_metadata_lists:
             note(f"{draft.summary.num_doubles} inputs were named more than once; each is taken once")
         return draft
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import open_parquet, read_parquet, to_parquet
@@ -18,6 +19,7 @@ from pipelines.run_layout import data_part, quarantine_part
 from pipelines.stages.stage import RejectedRow
 from pipelines.storage import Storage
 from schemas.manifest import PartEntry
+from schemas.plan import KEPT
 from schemas.quarantine import QUARANTINE_SCHEMA
 from schemas.tokens import TokensMetadata, tokens_schema
 
@@ -32,10 +34,12 @@ class ShardWriter:
     Attributes:
         storage: Where the run is.
         config: The run's config; its settings go into each footer.
+        kept_fields: The user's own columns, as the plan has them (`Plan.kept_fields`).
     """
 
     storage: Storage
     config: RunConfig
+    kept_fields: tuple[pa.Field, ...] = ()
 
     def commit(
         self,
@@ -50,7 +54,8 @@ class ShardWriter:
         Args:
             shard: Number of the shard.
             sample_ids: Ids the plan gives the shard, each of which must be in exactly one of the next two.
-            batches: Good rows with at least the columns of the token schema, in any order.
+            batches: Good rows with at least the columns of the token schema, in any order; the user's own columns
+                in the struct column `kept`.
             rejected: Rows for the quarantine.
 
         Returns:
@@ -60,8 +65,8 @@ class ShardWriter:
             BadDataError: If rows are missing or doubled, or the file does not read back as written.
             StorageFullError: If there is no room; nothing is left under `data/`.
         """
-        schema = tokens_schema(self.config.settings.num_layers)
-        tables = [pa.Table.from_batches([batch]).select(schema.names) for batch in batches]
+        schema = tokens_schema(self.config.settings.num_layers, kept_fields=self.kept_fields)
+        tables = [self._unpacked(batch).select(schema.names) for batch in batches]
         table = pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
         table = table.sort_by("sample_id").combine_chunks()
         self._check_rows(shard, sample_ids, table["sample_id"].to_pylist(), rejected)
@@ -98,6 +103,13 @@ class ShardWriter:
             num_quarantined=metadata.num_quarantined,
             quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
         )
+
+    def _unpacked(self, batch: pa.RecordBatch) -> pa.Table:
+        """A batch as a table, with a column for each of the user's own."""
+        table = pa.Table.from_batches([batch])
+        for field in self.kept_fields:
+            table = table.append_column(field, pc.struct_field(table[KEPT], [field.name]))
+        return table
 
     def _check_rows(
         self, shard: int, planned: Sequence[str], good: Sequence[str], rejected: Sequence[RejectedRow]

@@ -5,10 +5,15 @@ from collections.abc import Iterable, Mapping
 
 from pipelines.claim import ClaimedRun
 from pipelines.commit import ShardWriter
-from pipelines.errors import BadDataError
+from pipelines.errors import BadDataError, ShardsFailedError
 from pipelines.parquet_files import read_parquet
 from pipelines.run_layout import MANIFEST, SUCCESS, quarantine_part
+from pipelines.stages.read_inputs import DAMAGED_CONTAINER, ReadInputs
+from pipelines.storage import Storage
 from schemas.manifest import Manifest, PartEntry, StageTiming
+
+#: Reason of rows that stand for what cannot be read of a container.
+DAMAGED_REASON = f"{ReadInputs.name}/{DAMAGED_CONTAINER}"
 
 #: Reasons named in a message, most common first.
 _MOST_REASONS_SHOWN = 5
@@ -102,6 +107,33 @@ def refuse_over_budget(reasons: Mapping[str, int], num_planned: int, max_quarant
         "Look at the quarantine and fix the inputs, or repeat the command with a higher "
         "--max-quarantined-fraction; what is committed is kept."
     )
+
+
+def read_manifest(storage: Storage) -> Manifest:
+    """The manifest of a finished run.
+
+    Raises:
+        SchemaError: If the file there is none.
+    """
+    text = storage.read_bytes(MANIFEST).decode(errors="replace")
+    return Manifest.from_json(text, where=storage.url(MANIFEST))
+
+
+def refuse_damaged_containers(manifest: Manifest) -> None:
+    """End a run with exit code 1 if inputs could not be read to their end: unknown pictures are missing.
+
+    The run is complete all the same, and each of them is a row of the quarantine.
+
+    Raises:
+        ShardsFailedError: If there were such inputs.
+    """
+    num_damaged = manifest.quarantined_by_reason.get(DAMAGED_REASON, 0)
+    if num_damaged:
+        raise ShardsFailedError(
+            f"containers: expected whole tars, tables and lists, got {num_damaged} places where one could not be "
+            f"read ({DAMAGED_REASON} in the quarantine, with reasons). Mend them and tokenize them again; "
+            "everything else is in the dataset."
+        )
 
 
 def _sorted(reasons: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -31,17 +31,18 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def open_parquet(source: BinaryIO | bytes) -> pq.ParquetFile:
+def open_parquet(source: BinaryIO | bytes, *, buffer_bytes: int = 0) -> pq.ParquetFile:
     """Open a Parquet file, checksums verified on reading; only the footer is read.
 
     Args:
         source: An open file or the whole content.
+        buffer_bytes: Read columns in pieces of this size, in little memory. Default: a row group's column at once.
 
     Raises:
         pa.ArrowException: If it is no Parquet file.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True)
 
 
 def read_parquet(source: BinaryIO | bytes, *, columns: Sequence[str] | None = None) -> pa.Table:

@@ -9,28 +9,30 @@ The plan's hash covers every row in order; equal inputs and settings give equal 
 """
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import BadDataError, UsageError
-from pipelines.parquet_files import read_parquet, read_rows_equal, to_parquet
+from pipelines.listing_spill import COMPRESSED, ListingSpill
+from pipelines.parquet_files import open_parquet, read_parquet, read_rows_equal, to_parquet
 from pipelines.readers import InputEntry
 from pipelines.run_layout import plan_file, shards_of_plan_file
 from pipelines.storage import Storage
-from schemas.plan import PLAN_SCHEMA, sample_id_of, shard_of
+from schemas.plan import KEPT, kept_fields_of, plan_schema, shard_of
+from schemas.versions import PLAN
 
 #: Rows of one plan file; one file is the most that planning holds in memory (about 400 bytes a row).
 ROWS_PER_PLAN_FILE = 2_000_000
 
-_SPILL_ROWS = 65_536
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression="zstd")
-_SPILL_SCHEMA = pa.schema([field for field in PLAN_SCHEMA if field.name != "shard"])
+#: What the first stage reads of a plan; `kept` passes through.
+_COLUMNS_TO_READ = ("sample_id", "uri", "size_bytes", "etag_or_mtime", "record")
 
 _LARGEST_DEFAULT_SHARD = 4096
 _MOST_SHARDS_OF_A_SMALL_RUN = 8
@@ -104,13 +106,36 @@ class Plan:
         return cls(storage=storage, num_shards=num_shards, file_names=tuple(sorted(held)))
 
     def read_shard(self, shard: int) -> pa.Table:
-        """The rows of one shard, sorted by sample_id; `PLAN_SCHEMA`."""
+        """The rows of one shard, sorted by sample_id; `schemas.plan.plan_schema`."""
         for name in self.file_names:
             shards = shards_of_plan_file(name, self.num_shards)
             if shards is not None and shard in shards:
                 with self.storage.open(name) as file:
                     return read_rows_equal(file, column="shard", value=shard)
         raise IndexError(f"shard: expected 0 to {self.num_shards - 1}, got {shard}. Use the run's own plan.")
+
+    def rows_to_read(self, shard: int) -> pa.Table:
+        """What the first stage needs of a shard, in the order in which containers are read front to back.
+
+        Files of their own come first, by sample_id. The order changes no token: a commit sorts its rows.
+        """
+        table = self.read_shard(shard)
+        names = [*_COLUMNS_TO_READ, *([KEPT] if KEPT in table.schema.names else [])]
+        if table["record"].null_count < len(table):
+            record = table["record"].combine_chunks()
+            keys = [record.field(name) for name in ("container", "offset_bytes", "row_group", "row")]
+            order = pc.sort_indices(
+                pa.table([*keys, table["sample_id"]], names=list("abcde")),
+                sort_keys=[(name, "ascending") for name in "abcde"],
+                null_placement="at_start",
+            )
+            table = table.take(order)
+        return table.select(names)
+
+    def kept_fields(self) -> tuple[pa.Field, ...]:
+        """The user's own columns, with their types; read from the first file."""
+        with self.storage.open(self.file_names[0]) as file:
+            return kept_fields_of(open_parquet(file).schema_arrow)
 
     def rows(self) -> Iterator[pa.Table]:
         """All rows, a table a file."""
@@ -149,20 +174,19 @@ def build_plan(
         The plan, with its files in `folder`.
 
     Raises:
-        UsageError: If there is no input at all.
+        UsageError: If there is no input at all, or a kept column has values of several types.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        listed = Path(scratch) / "listed.arrow"
-        num_listed = _spill(entries, listed)
-        if num_listed == 0:
+        listing = ListingSpill(entries, Path(scratch))
+        if listing.num_rows == 0:
             raise UsageError(
                 "inputs: expected at least one picture, got none. Check the folder or the pattern; "
                 "a picture of unknown extension can be given by its own name."
             )
-        num_shards = num_shards or default_num_shards(num_listed)
-        shards_per_file = max(1, num_shards * rows_per_file // num_listed)
-        dealt = _deal(listed, num_shards, shards_per_file, Path(scratch))
-        digest = hashlib.sha256()
+        num_shards = num_shards or default_num_shards(listing.num_rows)
+        shards_per_file = max(1, num_shards * rows_per_file // listing.num_rows)
+        dealt = _deal(listing, num_shards, shards_per_file, Path(scratch))
+        digest = hashlib.sha256(_hashed_schema(listing.kept_fields))
         names = []
         num_inputs = 0
         for index, source in enumerate(dealt):
@@ -177,47 +201,24 @@ def build_plan(
         sha256=digest.hexdigest(),
         num_inputs=num_inputs,
         num_shards=num_shards,
-        num_doubles=num_listed - num_inputs,
+        num_doubles=listing.num_rows - num_inputs,
     )
     return DraftPlan(summary=summary, folder=folder, file_names=tuple(names))
 
 
-def _spill(entries: Iterable[InputEntry], target: Path) -> int:
-    """Write the listing to disk as it comes; the number of rows."""
-    num_rows = 0
-    stream = iter(entries)
-    with (
-        pa.OSFile(str(target), "wb") as sink,
-        pa.ipc.new_file(sink, _SPILL_SCHEMA, options=_COMPRESSED) as writer,
-    ):
-        while chunk := list(islice(stream, _SPILL_ROWS)):
-            num_rows += len(chunk)
-            columns = {
-                "uri": [entry.uri for entry in chunk],
-                "size_bytes": [entry.size_bytes for entry in chunk],
-                "etag_or_mtime": [entry.etag_or_mtime for entry in chunk],
-                "sample_id": [sample_id_of(entry.uri) for entry in chunk],
-            }
-            writer.write_batch(pa.record_batch(columns, schema=_SPILL_SCHEMA))
-    return num_rows
-
-
-def _deal(listed: Path, num_shards: int, shards_per_file: int, scratch: Path) -> list[Path]:
+def _deal(listing: ListingSpill, num_shards: int, shards_per_file: int, scratch: Path) -> list[Path]:
     """Deal the rows into one file for each range of shards, unsorted."""
+    schema = plan_schema(listing.kept_fields)
     num_files = -(-num_shards // shards_per_file)
     targets = [scratch / f"dealt-{index}.arrow" for index in range(num_files)]
-    writers = [pa.ipc.new_file(str(target), PLAN_SCHEMA, options=_COMPRESSED) for target in targets]
-    with pa.memory_map(str(listed)) as source:
-        reader = pa.ipc.open_file(source)
-        for index in range(reader.num_record_batches):
-            batch = reader.get_batch(index)
-            shards = [shard_of(sample_id, num_shards) for sample_id in batch["sample_id"].to_pylist()]
-            rows = pa.Table.from_batches([batch]).append_column(
-                PLAN_SCHEMA.field("shard"), pa.array(shards, pa.int32())
-            )
-            file_of_row = pc.divide(rows["shard"], shards_per_file)
-            for file_index in pc.unique(file_of_row).to_pylist():
-                writers[file_index].write_table(rows.filter(pc.equal(file_of_row, file_index)).cast(PLAN_SCHEMA))
+    writers = [pa.ipc.new_file(str(target), schema, options=COMPRESSED) for target in targets]
+    for batch in listing.batches():
+        shards = [shard_of(key, num_shards) for key in batch["shard_key"].to_pylist()]
+        rows = pa.Table.from_batches([batch]).append_column("shard", pa.array(shards, pa.int32()))
+        rows = rows.select(schema.names).cast(schema)
+        file_of_row = pc.divide(rows["shard"], shards_per_file)
+        for file_index in pc.unique(file_of_row).to_pylist():
+            writers[file_index].write_table(rows.filter(pc.equal(file_of_row, file_index)))
     for writer in writers:
         writer.close()
     return targets
@@ -235,13 +236,21 @@ def _sorted_once(source: Path) -> pa.Table:
         return table.combine_chunks()
 
 
+def _hashed_schema(kept_fields: Sequence[pa.Field]) -> bytes:
+    """What the plan's hash begins with: the version, and names and types of the user's own columns."""
+    return "\n".join([PLAN, *(f"{field.name}\t{field.type}" for field in kept_fields), ""]).encode()
+
+
 def _update_hash(digest: "hashlib._Hash", table: pa.Table) -> None:
-    """Add the rows to the plan's hash: shard, id, uri, size and stamp, one line each."""
+    """Add the rows to the plan's hash, one line each; where it has records or kept columns, these too."""
     columns = [
         pc.fill_null(table[name].cast(pa.string()), "")
         for name in ("shard", "sample_id", "uri", "size_bytes", "etag_or_mtime")
     ]
     lines = pc.binary_join_element_wise(*columns, "\t")
-    for line in lines.to_pylist():
+    further = [name for name in ("record", KEPT) if name in table.schema.names and table[name].null_count < len(table)]
+    for line, row in zip(lines.to_pylist(), table.select(further).to_pylist() or repeat({}), strict=False):
         digest.update(line.encode())
+        if any(row.values()):
+            digest.update(b"\t" + json.dumps(row, default=str, sort_keys=True).encode())
         digest.update(b"\n")

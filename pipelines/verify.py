@@ -62,7 +62,7 @@ def verify_run(storage: Storage) -> VerifyReport:
     problems += _stray_files(storage, plan.num_shards)
     if not storage.exists(CODEBOOK):
         problems.append(f"{CODEBOOK}: missing; run the same `spae tokenize` again to restore it")
-    committed = committed_shards(storage)
+    committed, kept_fields = committed_shards(storage), plan.kept_fields()
     num_planned = num_ok = num_quarantined = 0
     for shard in range(plan.num_shards):
         planned = plan.read_shard(shard)["sample_id"].to_pylist()
@@ -70,7 +70,8 @@ def verify_run(storage: Storage) -> VerifyReport:
         if shard not in committed:
             problems.append(f"{data_part(shard)}: missing; run the same `spae tokenize` again to make it")
             continue
-        checked = _ShardCheck(storage=storage, config=config, shard=shard, entry=entries.get(shard))
+        schema = tokens_schema(config.settings.num_layers, kept_fields=kept_fields)
+        checked = _ShardCheck(storage=storage, config=config, schema=schema, shard=shard, entry=entries.get(shard))
         good, rejected = checked.good_ids(), checked.rejected_ids()
         num_ok += len(good)
         num_quarantined += len(rejected)
@@ -93,9 +94,12 @@ def verify_run(storage: Storage) -> VerifyReport:
 class _ShardCheck:
     """Reads the two files of a shard, noting what is wrong with them."""
 
-    def __init__(self, *, storage: Storage, config: RunConfig, shard: int, entry: PartEntry | None) -> None:
+    def __init__(
+        self, *, storage: Storage, config: RunConfig, schema: pa.Schema, shard: int, entry: PartEntry | None
+    ) -> None:
         self.storage = storage
         self.config = config
+        self.schema = schema
         self.shard = shard
         self.entry = entry
         self.problems: list[str] = []
@@ -116,9 +120,12 @@ class _ShardCheck:
             expected, got = getattr(settings, name), getattr(metadata, name)
             if got != expected:
                 self.problems.append(f"{path}: expected {name} {expected} of the config, got {got}")
-        if table.schema.remove_metadata() != tokens_schema(settings.num_layers):
+        if table.schema.remove_metadata() != self.schema:
             names = ", ".join(table.schema.names)
-            self.problems.append(f"{path}: expected {settings.num_layers} layers, got columns {names}")
+            expected = ", ".join(self.schema.names)
+            self.problems.append(
+                f"{path}: expected {settings.num_layers} layers in the columns {expected}, got columns {names}"
+            )
             return []
         for layer, (height, width) in enumerate(settings.layer_grids[: num_token_layers(table.schema)]):
             self.problems += _token_problems(

@@ -7,7 +7,7 @@ new number and a converter.
 
 TOKENS = "tokens/1"
 QUARANTINE = "quarantine/1"
-PLAN = "plan/1"
+PLAN = "plan/2"
 CODEBOOK_TABLE = "codebook-table/1"
 RUN_CONFIG = "run-config/1"
 MANIFEST = "manifest/1"

@@ -106,7 +106,7 @@ class LocalEngine:
 
     def _planned_chunks(self, plan: Plan, shards: Sequence[int]) -> Iterator[tuple[int, bool, pa.RecordBatch]]:
         for shard in shards:
-            table = plan.read_shard(shard).select(["sample_id", "uri", "size_bytes"])
+            table = plan.rows_to_read(shard)
             # A shard without rows still has one chunk: its commit is a file without rows.
             starts = range(0, max(table.num_rows, 1), self.rows_per_chunk)
             for start in starts:

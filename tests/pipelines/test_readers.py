@@ -117,9 +117,9 @@ def test_no_input_at_all_is_refused():
 
 
 def test_a_container_is_refused_instead_of_becoming_one_bad_row(tmp_path):
-    (tmp_path / "photos.tar").write_bytes(b"x")
+    (tmp_path / "photos.zip").write_bytes(b"x")
     with pytest.raises(UsageError, match="got a container"):
-        open_inputs([str(tmp_path / "photos.tar")])
+        open_inputs([str(tmp_path / "photos.zip")])
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_a_place_without_token_files_is_refused(tmp_path, location):
 
 def test_parquet_of_others_and_no_parquet_are_refused(run, tmp_path):
     shutil.copy(run / "plan.parquet", tmp_path / "plan.parquet")
-    with pytest.raises(SchemaError, match="expected tokens/1, got plan/1"):
+    with pytest.raises(SchemaError, match="expected tokens/1, got plan/2"):
         open_token_dataset(str(tmp_path / "plan.parquet"))
     (tmp_path / "text.parquet").write_text("no parquet at all")
     with pytest.raises(BadDataError, match="expected a Parquet file"):
