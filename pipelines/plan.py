@@ -126,8 +126,7 @@ class Plan:
             keys = [record.field(name) for name in ("container", "offset_bytes", "row_group", "row")]
             order = pc.sort_indices(
                 pa.table([*keys, table["sample_id"]], names=list("abcde")),
-                sort_keys=[(name, "ascending") for name in "abcde"],
-                null_placement="at_start",
+                sort_keys=[(name, "ascending", "at_start") for name in "abcde"],
             )
             table = table.take(order)
         return table.select(names)

@@ -4,6 +4,7 @@ import io
 import os
 import posixpath
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -103,7 +104,8 @@ def open_for_reading(uri: str) -> BinaryIO:
 def stamp_of(info: Mapping[str, Any]) -> str | None:
     """What changes with the content of a remote file, from its driver's description."""
     stamp = next((info[key] for key in _STAMP_KEYS if info.get(key)), None)
-    return None if stamp is None else str(stamp)
+    # Some drivers give a moment as a date in one call and as seconds in another.
+    return None if stamp is None else str(stamp.timestamp() if isinstance(stamp, datetime) else stamp)
 
 
 def local_entry(path: str) -> InputEntry:
