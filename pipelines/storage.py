@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 
 import fsspec
 
+from pipelines.conditional_create import create_object
 from pipelines.errors import StorageFullError, UsageError
 
 #: Where local files are built before they appear under their name: the same disk, but outside `data/`.
@@ -213,12 +214,8 @@ class ObjectStorage(Storage):
 
     def create(self, path: str, data: bytes) -> bool:
         """Upload with the precondition that the object does not exist."""
-        try:
-            with driver_errors_as_os_error():
-                self.filesystem.pipe_file(self._full(path), data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        with driver_errors_as_os_error():
+            return create_object(self.filesystem, self._full(path), data)
 
     def replace(self, path: str, data: bytes) -> None:
         """Upload; object stores show the old object or the new one, never a part."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from emulators import bucket, gcs_bucket, gcs_emulator, s3_bucket, s3_emulator  # noqa: F401  (fixtures)
 
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.tokenizer import SpaeTokenizer

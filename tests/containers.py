@@ -47,11 +47,11 @@ def _parquet(columns: Mapping[str, pa.Array | list[object]], **options: object) 
     return sink.getvalue()
 
 
-def bytes_parquet(pictures: Pictures, *, row_group_size: int = 7) -> bytes:
+def bytes_parquet(pictures: Pictures, *, row_group_size: int = 7, **options: object) -> bytes:
     captions = [caption(number) for number in range(len(pictures))]
     labels = pa.array(range(len(pictures)), pa.int16())
     content = pa.array(pictures.values(), pa.binary())
-    return _parquet({"image": content, "caption": captions, "label": labels}, row_group_size=row_group_size)
+    return _parquet({"image": content, "caption": captions, "label": labels}, row_group_size=row_group_size, **options)
 
 
 def hugging_face_parquet(pictures: Pictures, *, row_group_size: int = 7) -> bytes:

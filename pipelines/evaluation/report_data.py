@@ -5,7 +5,9 @@ Legend: h×w grid of a layer in cells, V codebook size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.run_config import RunConfig
 from schemas.manifest import Manifest
@@ -52,6 +54,9 @@ class SampleRow:
         width_px: Width of the original.
         height_px: Height of the original.
         code_indices: Codes of each layer in raster order, coarse layer first.
+        shard: Shard it is in.
+        size_bytes: Size of the original where `record` is one; else unknown.
+        record: Where the original lies inside its container (`schemas.plan.RECORD_TYPE`), or None.
     """
 
     sample_id: str
@@ -60,6 +65,9 @@ class SampleRow:
     width_px: int
     height_px: int
     code_indices: tuple[tuple[int, ...], ...]
+    shard: int = 0
+    size_bytes: int | None = None
+    record: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

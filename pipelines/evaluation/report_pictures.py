@@ -23,6 +23,7 @@ from pipelines.run_config import RunConfig
 from pipelines.stages.image_decoding import decode_image
 from pipelines.stages.image_faults import UnreadableImageError
 from pipelines.stages.read_inputs import ReadInputs
+from schemas.plan import RECORD_TYPE
 from spae_core.errors import ModelError
 from spae_core.metrics import psnr_db
 from spae_core.structs import TokenPyramid
@@ -118,7 +119,10 @@ def read_original(row: SampleRow, side_px: int) -> Original:
     Returns:
         Its pixels; or why there are none: it is gone, is not the same file any more, or cannot be decoded.
     """
-    request = pa.record_batch([[row.sample_id], [row.uri], [None]], schema=ReadInputs.INPUT_SCHEMA)
+    request = pa.record_batch(
+        [[row.sample_id], [row.uri], [row.size_bytes], pa.array([row.record], RECORD_TYPE)],
+        schema=ReadInputs.INPUT_SCHEMA.append(pa.field("record", RECORD_TYPE)),
+    )
     read = ReadInputs(batch_size=1).run(request)
     if read.rejected:
         is_gone = read.rejected[0].error_class == "FileNotFoundError"

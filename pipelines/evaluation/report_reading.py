@@ -8,9 +8,11 @@ Legend: N layers written, V codebook size.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from pipelines.claim import committed_shards, read_config
 from pipelines.errors import BadDataError, UsageError
 from pipelines.evaluation.report_data import LayerUsage, QuarantineGroup, RunData, SampleRow
+from pipelines.plan import Plan
 from pipelines.run_config import RunSettings
 from pipelines.run_layout import CODEBOOK, MANIFEST, SUCCESS, data_part, quarantine_part
 from pipelines.storage import Storage, open_storage
@@ -61,13 +64,14 @@ def _read(storage: Storage, location: str, num_samples: int, sample_ids: Sequenc
     picker = _SamplePicker(num_samples, frozenset(sample_ids))
     counter = _TokenCounter(config.settings)
     for shard in shards:
-        counter.read(storage, data_part(shard), picker)
+        counter.read(storage, shard, picker)
     missing = sorted(set(sample_ids) - {row.sample_id for row in picker.rows()})
     if missing:
         raise UsageError(
             f"samples of {location}: expected ids of the run, got {', '.join(missing[:5])}. "
             "Take ids from the column sample_id of data/."
         )
+    samples = _with_records(storage, config.settings.num_shards, picker.rows())
     words, token_ids, source = _read_codebook(storage, config.settings)
     groups = _read_quarantine(storage, shards)
     manifest = None
@@ -86,7 +90,7 @@ def _read(storage: Storage, location: str, num_samples: int, sample_ids: Sequenc
         token_ids=token_ids,
         codebook_source=source,
         usage=counter.usage(),
-        samples=tuple(sorted(picker.rows(), key=lambda row: (row.uri, row.sample_id))),
+        samples=tuple(sorted(samples, key=lambda row: (row.uri, row.sample_id))),
     )
 
 
@@ -99,8 +103,9 @@ class _TokenCounter:
         self._settings = settings
         self._codes = LayerCodeStatistics(settings.num_layers, settings.codebook_size)
 
-    def read(self, storage: Storage, path: str, picker: _SamplePicker) -> None:
-        """Read one token file, offering its rows to `picker`."""
+    def read(self, storage: Storage, shard: int, picker: _SamplePicker) -> None:
+        """Read the token file of a shard, offering its rows to `picker`."""
+        path = data_part(shard)
         where = storage.url(path)
         num_layers = self._settings.num_layers
         columns = [*_SAMPLE_COLUMNS, *map(token_column, range(num_layers))]
@@ -114,7 +119,7 @@ class _TokenCounter:
                     self._codes.update(codes)
                 except ValueError as error:
                     raise BadDataError(f"tokens of {where}: {error}") from error
-                picker.offer(batch, num_layers)
+                picker.offer(batch, num_layers, shard)
             self.num_bytes += file.seek(0, 2)
 
     def _check(self, part: TokensMetadata, where: str) -> None:
@@ -159,7 +164,7 @@ class _SamplePicker:
         self._kept: list[tuple[int, str, int, SampleRow]] = []
         self._num_offered = 0
 
-    def offer(self, batch: pa.RecordBatch, num_layers: int) -> None:
+    def offer(self, batch: pa.RecordBatch, num_layers: int, shard: int) -> None:
         """Keep what belongs to the picked rows of all that were offered so far."""
         for index, sample_id in enumerate(batch["sample_id"].to_pylist()):
             if self._sample_ids and sample_id not in self._sample_ids:
@@ -168,7 +173,7 @@ class _SamplePicker:
             rank = -int.from_bytes(hashlib.blake2b(sample_id.encode(), digest_size=8).digest(), "big")
             has_room = bool(self._sample_ids) or len(self._kept) < self._num_samples
             if has_room or (self._kept and (rank, sample_id) > self._kept[0][:2]):
-                entry = (rank, sample_id, self._num_offered, _sample_row(batch, index, num_layers))
+                entry = (rank, sample_id, self._num_offered, _sample_row(batch, index, num_layers, shard))
                 if has_room:
                     heapq.heappush(self._kept, entry)
                 else:
@@ -179,10 +184,22 @@ class _SamplePicker:
         return [row for *_, row in self._kept]
 
 
-def _sample_row(batch: pa.RecordBatch, index: int, num_layers: int) -> SampleRow:
+def _sample_row(batch: pa.RecordBatch, index: int, num_layers: int, shard: int) -> SampleRow:
     (row,) = batch.slice(index, 1).to_pylist()
     codes = tuple(tuple(row.pop(token_column(layer))) for layer in range(num_layers))
-    return SampleRow(code_indices=codes, **row)
+    return SampleRow(code_indices=codes, shard=shard, **row)
+
+
+def _with_records(storage: Storage, num_shards: int, rows: Sequence[SampleRow]) -> list[SampleRow]:
+    """The rows with the places of those that lie in containers; the plan has them."""
+    shards = {row.shard for row in rows if "#" in row.uri}
+    places: dict[str, dict[str, Any]] = {}
+    if shards:
+        plan = Plan.open(storage, num_shards)
+        for shard in sorted(shards):
+            found = plan.read_shard(shard).select(["sample_id", "size_bytes", "record"]).to_pylist()
+            places |= {row.pop("sample_id"): row for row in found if row["record"]}
+    return [dataclasses.replace(row, **places.get(row.sample_id, {})) for row in rows]
 
 
 def _read_codebook(storage: Storage, settings: RunSettings) -> tuple[tuple[str, ...], tuple[int, ...], str]:

@@ -85,6 +85,7 @@ def _open_remote(text: str, options: ReadOptions) -> InputReader:
         raise UsageError(
             f"input {text}: expected a url fsspec can open, got: {error}. Install the driver it names."
         ) from error
+    filesystem.invalidate_cache()  # what was listed earlier in this process may be gone
     if not is_glob(path):
         if not _exists(filesystem, path, text):
             raise _missing(text)

@@ -1,7 +1,8 @@
 """Rows of one Parquet file by their place, decoded in blocks that are small enough to keep.
 
 Parquet can be read from the start of a row group only, so rows are best asked for in order, as a plan's shard gives
-them: then each row group is decoded once. Other orders are right too, but decode again.
+them: then each row group is decoded once. Other orders are right too, but decode again. At the least one page of
+the column is in memory, packed and unpacked; writers that batch 1,024 rows a page make large ones of large pictures.
 """
 
 import threading

@@ -66,7 +66,7 @@ class _CompressedTar(OpenContainer):
         start, size = record["offset_bytes"], size_bytes or 0
         with self._lock:
             try:
-                while self._num_unpacked < start + size and (block := self._unpacker.read(_BLOCK_BYTES)):
+                while self._num_unpacked < start + size and (block := self._unpacker.read1(_BLOCK_BYTES)):
                     self._unpacked.write(block)
                     self._num_unpacked += len(block)
                 self._unpacked.flush()

@@ -8,13 +8,15 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 from containers import caption, pictures_of, tar_bytes, write_every_kind, writer_below
+from runs import write_pictures
 
 from jobs.cli import main
+from pipelines.evaluation.report_pictures import read_original
+from pipelines.evaluation.report_reading import read_run
 from pipelines.plan import Plan, build_plan
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
 from pipelines.stages.read_inputs import ReadInputs
 from pipelines.storage import LocalStorage
-from runs import write_pictures
 
 NUM_PICTURES = 10
 
@@ -169,3 +171,14 @@ def test_a_command_written_as_an_input_is_refused(tmp_path, spae):
     (tmp_path / "list.jsonl").write_text('{"url": "pipe:rm -r photos"}\n')
     code, errors = spae(tmp_path / "list.jsonl", "--out", tmp_path / "run")
     assert (code, "got a command to run" in errors) == (2, True)
+
+
+def test_the_report_and_the_decoder_work_on_a_run_over_containers_with_kept_columns(tmp_path, corpus, spae):
+    inputs = [corpus[kind] for kind in ("tars in a folder", "compressed tar", "Parquet with bytes")]
+    spae(*inputs, "--out", tmp_path / "run", "--num-shards", 3, "--keep-columns", "label")
+    run = read_run(str(tmp_path / "run"), num_samples=3 * NUM_PICTURES)
+    assert len(run.samples) == 3 * NUM_PICTURES
+    assert {read_original(row, 32).absent for row in run.samples} == {""}
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert main(["detokenize", str(tmp_path / "run"), "--out", str(tmp_path / "pictures")]) == 0
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3 * NUM_PICTURES
