@@ -46,6 +46,11 @@ def cut_crops(
     entries = []
     for reader in open_inputs(inputs):
         listed = list(list_inputs([reader], notes))
+        if any(entry.record is not None for entry in listed):
+            raise UsageError(
+                f"--data: expected pictures as files, got {listed[0].uri} inside a container. "
+                "Training reads files only; unpack it and give the folder."
+            )
         if max_pictures_per_input is not None and len(listed) > max_pictures_per_input:
             listed.sort(key=lambda entry: hashlib.sha256(PurePosixPath(entry.uri).name.encode()).digest())
             listed = listed[:max_pictures_per_input]
