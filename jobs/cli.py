@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -20,8 +21,10 @@ from jobs.assets import AssetsFetch, AssetsList
 from jobs.build_codebook import BuildCodebook
 from jobs.console import note, say
 from jobs.detokenize_corpus import DetokenizeCorpus
+from jobs.doctor import Doctor
 from jobs.make_crops import MakeCrops
 from jobs.report_run import ReportRun
+from jobs.retry_run import RetryRun
 from jobs.tokenize_corpus import TokenizeCorpus
 from jobs.train_model import TrainModel
 from jobs.verify_run import VerifyRun
@@ -46,7 +49,9 @@ class Assets:
 Command = (
     Annotated[TokenizeCorpus, subcommand("tokenize")]
     | Annotated[DetokenizeCorpus, subcommand("detokenize")]
+    | Annotated[RetryRun, subcommand("retry")]
     | Annotated[VerifyRun, subcommand("verify")]
+    | Annotated[Doctor, subcommand("doctor")]
     | Annotated[ReportRun, subcommand("report")]
     | Annotated[TrainModel, subcommand("train")]
     | Annotated[MakeCrops, subcommand("crops")]
@@ -80,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(OmitSubcommandPrefixes,),
     )
     try:
-        with _sigterm_as_exception():
+        with _signals_as_exceptions():
             return command.run()
     except (PipelineError, ModelError, TrainingError) as error:
         note(f"spae: {error}")
@@ -109,20 +114,30 @@ def _version() -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """Let SIGTERM unwind the stack like Ctrl-C does, so that nothing half-written stays behind."""
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let SIGTERM unwind the stack like Ctrl-C does, so that nothing half-written stays behind.
+
+    The first signal stops the work in good order, which may have to wait for a file that is being read. The second
+    one ends the process at once: what is committed is safe in any case.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    received: list[int] = []
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        received.append(signal_number)
+        is_term = signal_number == signal.SIGTERM
+        if len(received) > 1:
+            os._exit(_TERMINATED if is_term else _INTERRUPTED)
+        raise _Terminated if is_term else KeyboardInterrupt
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

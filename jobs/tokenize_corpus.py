@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jobs.console import ProgressDisplay, note, say
+from jobs.console import note, say
+from jobs.run_to_the_end import RunToTheEnd, summarize
 
 if TYPE_CHECKING:
     from pipelines.claim import ClaimedRun
-    from pipelines.commit import ShardWriter
-    from pipelines.engine import Progress
-    from pipelines.plan import DraftPlan
+    from pipelines.describe_run import RunDescription
+    from pipelines.engine import Engine
+    from pipelines.plan import DraftPlan, PlanSummary
     from pipelines.stages.decode_images import DecodeImages
-    from schemas.manifest import Manifest
 
 _MOST_PROBLEMS_SHOWN = 5
 
@@ -55,7 +55,8 @@ class TokenizeCorpus:
     """Files to write. Default: one for every 4,096 pictures, up to 8 for small corpora."""
 
     batch_size: int | None = None
-    """Pictures the model sees at once. Default: 8 on a CPU, 128 on a GPU."""
+    """Pictures the model sees at once. Part of the settings: a word can depend on it. Default: 8 on a
+    CPU, 32 on a GPU."""
 
     image_column: str | None = None
     """Column of Parquet files and lists that holds the pictures or their uris. Default: found by name and type."""
@@ -73,6 +74,13 @@ class TokenizeCorpus:
     max_quarantined_fraction: float = 0.5
     """Error budget: end with exit code 3 if more than this share of the pictures cannot be read."""
 
+    extend: bool = False
+    """Go on with a run that is there for what the inputs have now: new pictures get new shards, changed ones are done
+    again in their place, and those that are gone are listed."""
+
+    metrics_file: Path | None = None
+    """Text file for Prometheus, rewritten every few seconds, e.g. /var/lib/node_exporter/spae.prom."""
+
     config: Path | None = None
     """A run's config.json: take from it whatever is not given here."""
 
@@ -88,42 +96,72 @@ class TokenizeCorpus:
         """
         if self.config is not None:
             return self._completed_from(self.config).run()
-        self._check()
+        self.check()
         from tempfile import TemporaryDirectory
 
-        from pipelines.claim import claim_run
-        from pipelines.commit import ShardWriter
-        from pipelines.describe_run import describe_run
-        from pipelines.devices import choose_device, default_batch_size
-        from pipelines.manifest import read_manifest, refuse_damaged_containers
-        from pipelines.run_layout import SUCCESS
+        from pipelines.claim import claim_again, claim_run, committed_shards, read_config
+        from pipelines.manifest import is_finished, read_manifest, refuse_damaged_containers
+        from pipelines.rounds import read_rounds
+        from pipelines.run_layout import CONFIG
         from pipelines.storage import open_storage
+        from pipelines.work_steps import open_steps
 
         storage = open_storage(self.out)
+        rounds = read_rounds(storage) if storage.exists(CONFIG) else ()
+        follows = any(one.kind == "extend" for one in rounds) or (self.extend and storage.exists(CONFIG))
         with TemporaryDirectory(prefix="spae-plan-") as folder:
-            draft = self._plan(Path(folder))
-            device = choose_device(self.device)
-            described = describe_run(
-                draft.summary,
-                model=self.model,
-                num_layers=self.num_layers,
-                batch_size=self.batch_size or default_batch_size(device),
-                device=device,
-                command=self._arguments(),
-            )
-            claimed = claim_run(storage, described.config, draft, described.codebook)
-        if not claimed.missing and storage.exists(SUCCESS):
-            num_shards = claimed.plan.num_shards
+            # A listing that is compared with a plan is dealt as that one is.
+            num_shards = self.num_shards
+            if follows and (self.extend or num_shards is None):
+                num_shards = read_config(storage).settings.num_shards
+            draft = self._plan(Path(folder), num_shards)
+            described = self.describe(draft.summary)
+            if not follows:
+                claimed = claim_run(storage, described.config, draft, described.codebook)
+            else:
+                claimed = claim_again(storage, described.config, draft, described.codebook, extend=self.extend)
+                if self.extend:
+                    self._extend(claimed, draft, described.decode)
+        if not open_steps(storage, claimed) and is_finished(storage, read_rounds(storage)):
+            num_shards = len(committed_shards(storage))
             say(f"nothing to do: {num_shards} of {num_shards} shards committed in {storage.url()}")
             refuse_damaged_containers(read_manifest(storage))
             return 0
-        writer = ShardWriter(storage=storage, config=claimed.config, kept_fields=claimed.plan.kept_fields())
-        manifest = self._work(claimed, writer, described.decode)
-        self._summarize(manifest, storage.url())
+        manifest = self.to_the_end(claimed, described.decode).run()
+        summarize(manifest, storage.url())
         refuse_damaged_containers(manifest)
         return 0
 
-    def _check(self) -> None:
+    def describe(self, plan: PlanSummary) -> RunDescription:
+        """Resolve the flags to what determines the bytes of a run over this plan."""
+        from pipelines.describe_run import describe_run
+        from pipelines.devices import choose_device, default_batch_size
+
+        device = choose_device(self.device)
+        return describe_run(
+            plan,
+            model=self.model,
+            num_layers=self.num_layers,
+            batch_size=self.batch_size or default_batch_size(device),
+            device=device,
+            command=self._arguments(),
+        )
+
+    def _extend(self, claimed: ClaimedRun, draft: DraftPlan, decode: DecodeImages) -> None:
+        """Finish what is open, then claim a round for what the inputs have now."""
+        from pipelines.extension import plan_extension
+        from pipelines.manifest import is_finished
+        from pipelines.rounds import read_rounds
+        from pipelines.work_steps import open_steps
+
+        storage = claimed.plan.storage
+        if open_steps(storage, claimed) or not is_finished(storage, read_rounds(storage)):
+            self.to_the_end(claimed, decode).run()
+        one = plan_extension(claimed.plan, read_rounds(storage), draft, num_new_shards=self.num_shards)
+        if one is not None:
+            note(f"extending: {one.num_new} new, {one.num_changed} changed, {one.num_deleted} gone (their tokens stay)")
+
+    def check(self) -> None:
         """Refuse numbers that mean nothing, before anything is read."""
         from pipelines.errors import UsageError
 
@@ -157,7 +195,7 @@ class TokenizeCorpus:
                 taken[name] = tuple(value) if isinstance(value, list) else value
         return dataclasses.replace(self, **taken, config=None)
 
-    def _plan(self, folder: Path) -> DraftPlan:
+    def _plan(self, folder: Path, num_shards: int | None) -> DraftPlan:
         """List the inputs, and say what the listing left out."""
         from pipelines.kept_columns import parse_kept_columns
         from pipelines.plan import build_plan
@@ -170,7 +208,7 @@ class TokenizeCorpus:
         entries = list_inputs(readers, notes, keep_columns=kept)
         try:
             with clear_error_if_full(f"temporary folder {folder.parent} (set TMPDIR for another)"):
-                draft = build_plan(entries, folder=folder, num_shards=self.num_shards)
+                draft = build_plan(entries, folder=folder, num_shards=num_shards)
         finally:
             if notes.num_ignored:
                 note(f"ignored, hidden or no picture by extension: {notes.num_ignored} files")
@@ -185,84 +223,44 @@ class TokenizeCorpus:
     def _arguments(self) -> dict[str, Any]:
         """The command as `--config` takes it back, from whatever folder: local paths made absolute."""
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del arguments["config"]
+        for name in ("config", "extend", "metrics_file"):
+            del arguments[name]
         paths = (text if "://" in text else os.path.abspath(os.path.expanduser(text)) for text in self.inputs)
         model = os.path.abspath(self.model) if os.path.isdir(self.model) else self.model
         return {**arguments, "model": model, "inputs": list(paths)}
 
-    def _work(self, claimed: ClaimedRun, writer: ShardWriter, decode: DecodeImages) -> Manifest:
-        """Run the engine over the missing shards and close the run."""
-        from pipelines.claim import committed_shards
+    def to_the_end(self, claimed: ClaimedRun, decode: DecodeImages) -> RunToTheEnd:
+        """What brings the run to its end: the engine, the budget, the display."""
+        if claimed.committed and claimed.missing:
+            note(f"resuming: {len(claimed.committed)} of {claimed.plan.num_shards} shards are committed")
+        return RunToTheEnd(
+            storage=claimed.plan.storage,
+            claimed=claimed,
+            engine=self.build_engine(claimed, decode),
+            max_quarantined_fraction=self.max_quarantined_fraction,
+            metrics_file=self.metrics_file,
+        )
+
+    def build_engine(self, claimed: ClaimedRun, decode: DecodeImages) -> Engine:
+        """The engine that the flags ask for, with the stages of the run."""
+        from pipelines.devices import default_batches_per_block
         from pipelines.engines.local import LocalEngine
-        from pipelines.errors import ShardsFailedError, StorageFullError
-        from pipelines.manifest import finish_run, refuse_over_budget
         from pipelines.stages.read_inputs import ReadInputs
         from pipelines.stages.tokenize_images import TokenizeImages
 
         settings = claimed.config.settings
-        engine = LocalEngine(
+        return LocalEngine(
             feeding_stages=(ReadInputs(), decode),
             model_stage=TokenizeImages(
                 model=self.model,
                 model_sha256=settings.model_sha256,
                 num_layers=settings.num_layers,
                 batch_size=settings.batch_size,
+                batches_per_block=default_batches_per_block(settings.device),
                 device=settings.device,
             ),
             num_threads=self.num_threads or _num_cpu_cores(),
         )
-        missing, num_shards = claimed.missing, claimed.plan.num_shards
-        if claimed.committed:
-            note(f"resuming: {len(claimed.committed)} of {num_shards} shards are committed")
-        num_left = settings.num_inputs * len(missing) // num_shards
-        try:
-            with ProgressDisplay("tokenizing", total=num_left) as display:
-
-                def on_progress(progress: Progress) -> None:
-                    rejected = progress.num_rejected
-                    display.update(progress.num_done, f"{rejected} quarantined" if rejected else "")
-                    refuse_over_budget(progress.reasons, settings.num_inputs, self.max_quarantined_fraction)
-
-                report = engine.run_shards(claimed.plan, missing, writer, on_progress)
-        except KeyboardInterrupt:
-            num_done = len(committed_shards(writer.storage))
-            note(
-                f"interrupted: {num_done} of {num_shards} shards are committed and kept. "
-                "Run the same command again to go on."
-            )
-            raise
-        except StorageFullError as error:
-            num_done = len(committed_shards(writer.storage))
-            kept = f"{num_done} of {num_shards} shards are committed and kept."
-            raise ShardsFailedError(f"{error} {kept}") from error
-        if report.failures:
-            reasons = "\n  ".join(f"shard {shard}: {reason}" for shard, reason in report.failures.items())
-            raise ShardsFailedError(
-                f"shards: expected {len(missing)} to be written, got {len(report.failures)} that failed:\n  "
-                f"{reasons}\nMend the cause and run the same command again; the others are kept."
-            )
-        return finish_run(
-            claimed,
-            writer,
-            known_parts=report.parts,
-            num_processed=report.num_processed,
-            wall_seconds=report.wall_seconds,
-            stages=report.stages,
-            bottleneck=report.bottleneck,
-            max_quarantined_fraction=self.max_quarantined_fraction,
-        )
-
-    def _summarize(self, manifest: Manifest, run_url: str) -> None:
-        pace = f", {manifest.images_per_second:.1f} pictures/s" if manifest.num_processed else ""
-        slowest = f", slowest stage {manifest.bottleneck}" if manifest.bottleneck else ""
-        say(
-            f"{manifest.num_ok} of {manifest.num_planned} pictures tokenized in {len(manifest.parts)} shards"
-            f"{pace}{slowest}, {manifest.bytes_per_image:.0f} bytes a picture"
-        )
-        for reason, count in manifest.quarantined_by_reason.items():
-            say(f"quarantined: {count} {reason}")
-        say(f"{run_url}/data/part-*.parquet")
-        say(f"next: spae report {run_url}    spae detokenize {run_url} --out pictures")
 
 
 def _num_cpu_cores() -> int:

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from pipelines.errors import BadDataError, UsageError
+from pipelines.extension import input_changes
 from pipelines.parquet_files import to_parquet
 from pipelines.plan import DraftPlan, Plan
+from pipelines.rounds import missing_shards, read_rounds
 from pipelines.run_config import RunConfig, differences
 from pipelines.run_layout import CODEBOOK, CONFIG, DATA_FOLDER, shard_of_part
 from pipelines.storage import Storage
@@ -64,7 +66,7 @@ def claim_run(storage: Storage, config: RunConfig, draft: DraftPlan, codebook: p
         _refuse_other_settings(storage, stored, config, draft)
     committed = committed_shards(storage)
     if stored is not None and len(committed) < stored.settings.num_shards:
-        _refuse_other_versions(storage, stored, config)
+        refuse_other_versions(storage, stored, config)
         storage.prepare()
     if not set(draft.file_names) <= set(storage.names()):
         draft.publish(storage)
@@ -72,6 +74,75 @@ def claim_run(storage: Storage, config: RunConfig, draft: DraftPlan, codebook: p
         storage.create(CODEBOOK, to_parquet(codebook))
     plan = Plan.open(storage, config.settings.num_shards)
     return ClaimedRun(config=stored or config, plan=plan, committed=committed)
+
+
+def claim_again(
+    storage: Storage, config: RunConfig, draft: DraftPlan, codebook: pa.Table, *, extend: bool
+) -> ClaimedRun:
+    """Go on with a run that has been extended, or is to be.
+
+    Args:
+        storage: The place; the run is there.
+        config: The config this command resolves to.
+        draft: The plan of its inputs, dealt to as many shards as the run's own.
+        codebook: `schemas.codebook_table` of the model's codebook.
+        extend: Whether other inputs than those planned so far are what the command is about.
+
+    Raises:
+        UsageError: If settings or versions differ from the run's; or the inputs do, without `extend`. The message
+            has every difference.
+    """
+    stored, rounds = read_config(storage), read_rounds(storage)
+    lines = differences(_without_plan(stored), _without_plan(config))
+    plan_is_lost = False
+    try:
+        plan = Plan.open(storage, stored.settings.num_shards)
+    except BadDataError:
+        plan_is_lost = True
+    if plan_is_lost and draft.summary.sha256 != stored.settings.plan_sha256:
+        raise UsageError(
+            f"run {storage.url()}: expected a run whose plan was written, got one that was stopped before, "
+            f"and other inputs since. Delete {storage.url(CONFIG)} and repeat the command: nothing is lost."
+        )
+    if plan_is_lost:
+        return claim_run(storage, config, draft, codebook)
+    num_shards = draft.summary.num_shards
+    if num_shards != plan.num_shards:
+        lines.append(f"num_shards: {plan.num_shards} there, {num_shards} now")
+    elif not extend:
+        changes = input_changes(plan, rounds, draft)
+        if changes.new or changes.changed:
+            lines.insert(0, f"inputs: {changes} (--extend takes them in)")
+    if lines:
+        raise _other_run(storage, lines)
+    claimed = ClaimedRun(config=stored, plan=plan, committed=committed_shards(storage))
+    if extend or claimed.missing or any(missing_shards(storage, one) for one in rounds):
+        refuse_other_versions(storage, stored, config)
+        storage.prepare()
+    if not storage.exists(CODEBOOK):
+        storage.create(CODEBOOK, to_parquet(codebook))
+    return claimed
+
+
+def open_claimed(storage: Storage, config: RunConfig) -> ClaimedRun:
+    """A run that is there, to go on with under its own plan.
+
+    Args:
+        storage: The place.
+        config: What this command resolves the run's own arguments to, on this machine.
+
+    Raises:
+        UsageError: If there is no run, or the model, decoder or a version is another one by now.
+        BadDataError: If its plan is damaged.
+    """
+    stored = read_config(storage)
+    lines = differences(_without_plan(stored), _without_plan(config))
+    if lines:
+        raise _other_run(storage, lines)
+    refuse_other_versions(storage, stored, config)
+    config = stored
+    plan = Plan.open(storage, config.settings.num_shards)
+    return ClaimedRun(config=config, plan=plan, committed=committed_shards(storage))
 
 
 def read_config(storage: Storage) -> RunConfig:
@@ -123,9 +194,18 @@ def _refuse_other_settings(storage: Storage, stored: RunConfig, config: RunConfi
     for key in ("plan_sha256", "num_inputs"):
         del there[key], now[key]
     lines += differences(there, now)
-    if not lines:
-        return
-    raise UsageError(
+    if lines:
+        raise _other_run(storage, lines)
+
+
+def _without_plan(config: RunConfig) -> dict[str, object]:
+    """Settings that a run and its extensions share."""
+    own = ("plan_sha256", "num_inputs", "num_shards")
+    return {name: value for name, value in asdict(config.settings).items() if name not in own}
+
+
+def _other_run(storage: Storage, lines: list[str]) -> UsageError:
+    return UsageError(
         f"run {storage.url()}: expected the inputs and settings it was started with, got others:\n  "
         + "\n  ".join(lines)
         + "\nUse a new --out for this command, or repeat the first one to go on with that run "
@@ -133,7 +213,8 @@ def _refuse_other_settings(storage: Storage, stored: RunConfig, config: RunConfi
     )
 
 
-def _refuse_other_versions(storage: Storage, stored: RunConfig, config: RunConfig) -> None:
+def refuse_other_versions(storage: Storage, stored: RunConfig, config: RunConfig) -> None:
+    """Refuse libraries of other versions than those that made the shards already there."""
     lines = differences(stored.versions, config.versions)
     if lines:
         raise UsageError(

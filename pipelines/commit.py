@@ -6,7 +6,7 @@ rows and the config alone: no time, no attempt, no machine is written into it.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -65,22 +65,19 @@ class ShardWriter:
             BadDataError: If rows are missing or doubled, or the file does not read back as written.
             StorageFullError: If there is no room; nothing is left under `data/`.
         """
-        schema = tokens_schema(self.config.settings.num_layers, kept_fields=self.kept_fields)
-        tables = [self._unpacked(batch).select(schema.names) for batch in batches]
-        table = pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
-        table = table.sort_by("sample_id").combine_chunks()
-        self._check_rows(shard, sample_ids, table["sample_id"].to_pylist(), rejected)
-        data = self._parquet(shard, table, num_planned=len(sample_ids), num_quarantined=len(rejected))
-        quarantine = quarantine_parquet(rejected)
-        if self.storage.exists(data_part(shard)):
+        table = self.token_table(batches)
+        self.check_rows(shard, sample_ids, table["sample_id"].to_pylist(), rejected)
+        data = self.parquet(shard, table, num_planned=len(sample_ids), num_quarantined=len(rejected))
+        quarantine = quarantine_parquet(rejected, attempts=self.attempts(shard))
+        if self.storage.exists(self.data_path(shard)):
             return self.entry(shard)
         # Before the commit, so that a committed shard always has its quarantine file.
-        self.storage.replace(quarantine_part(shard), quarantine)
-        if not self.storage.create(data_part(shard), data):
+        self.storage.replace(self.quarantine_path(shard), quarantine)
+        if not self.storage.create(self.data_path(shard), data):
             return self.entry(shard)
         return PartEntry(
             shard=shard,
-            path=data_part(shard),
+            path=self.data_path(shard),
             sha256=hashlib.sha256(data).hexdigest(),
             size_bytes=len(data),
             num_rows=table.num_rows,
@@ -90,19 +87,26 @@ class ShardWriter:
 
     def entry(self, shard: int) -> PartEntry:
         """The entry of a committed shard, from its files."""
-        data = self.storage.read_bytes(data_part(shard))
-        footer = open_parquet(data).metadata.metadata
-        metadata = TokensMetadata.from_footer(footer, where=self.storage.url(data_part(shard)))
-        quarantine = self.storage.read_bytes(quarantine_part(shard))
-        return PartEntry(
-            shard=shard,
-            path=data_part(shard),
-            sha256=hashlib.sha256(data).hexdigest(),
-            size_bytes=len(data),
-            num_rows=metadata.num_ok,
-            num_quarantined=metadata.num_quarantined,
-            quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
-        )
+        return part_entry(self.storage, shard, self.data_path(shard), self.quarantine_path(shard))
+
+    def data_path(self, shard: int) -> str:
+        """The file whose existence commits a shard."""
+        return data_part(shard)
+
+    def quarantine_path(self, shard: int) -> str:
+        """The file with the shard's rejected rows."""
+        return quarantine_part(shard)
+
+    def attempts(self, shard: int) -> Mapping[str, int]:
+        """sample_id -> which attempt this is, of the rows that are not at their first."""
+        return {}
+
+    def token_table(self, batches: Sequence[pa.RecordBatch]) -> pa.Table:
+        """Good rows as the token schema has them, sorted by sample_id."""
+        schema = tokens_schema(self.config.settings.num_layers, kept_fields=self.kept_fields)
+        tables = [self._unpacked(batch).select(schema.names) for batch in batches]
+        table = pa.concat_tables(tables).cast(schema) if tables else schema.empty_table()
+        return table.sort_by("sample_id").combine_chunks()
 
     def _unpacked(self, batch: pa.RecordBatch) -> pa.Table:
         """A batch as a table, with a column for each of the user's own."""
@@ -111,9 +115,10 @@ class ShardWriter:
             table = table.append_column(field, pc.struct_field(table[KEPT], [field.name]))
         return table
 
-    def _check_rows(
+    def check_rows(
         self, shard: int, planned: Sequence[str], good: Sequence[str], rejected: Sequence[RejectedRow]
     ) -> None:
+        """Refuse rows that are not each planned id once."""
         found = sorted([*good, *(row.sample_id for row in rejected)])
         if found != sorted(planned):
             raise BadDataError(
@@ -122,7 +127,9 @@ class ShardWriter:
                 "This is a fault of a stage; please report it with the shard's plan rows."
             )
 
-    def _parquet(self, shard: int, table: pa.Table, *, num_planned: int, num_quarantined: int) -> bytes:
+    def parquet(
+        self, shard: int, table: pa.Table, *, num_planned: int, num_quarantined: int, round_number: int = 0
+    ) -> bytes:
         """The data file's bytes, read back and compared."""
         settings = self.config.settings
         metadata = TokensMetadata(
@@ -139,6 +146,7 @@ class ShardWriter:
             num_planned=num_planned,
             num_ok=table.num_rows,
             num_quarantined=num_quarantined,
+            round=round_number,
         )
         table = table.replace_schema_metadata(metadata.to_footer())
         data = to_parquet(table)
@@ -151,12 +159,28 @@ class ShardWriter:
         return data
 
 
-def quarantine_parquet(rejected: Sequence[RejectedRow], *, attempt: int = 1) -> bytes:
+def part_entry(storage: Storage, shard: int, data_path: str, quarantine_path: str) -> PartEntry:
+    """The entry of a committed part, from its two files."""
+    data = storage.read_bytes(data_path)
+    footer = open_parquet(data).metadata.metadata
+    metadata = TokensMetadata.from_footer(footer, where=storage.url(data_path))
+    return PartEntry(
+        shard=shard,
+        path=data_path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        num_rows=metadata.num_ok,
+        num_quarantined=metadata.num_quarantined,
+        quarantine_sha256=hashlib.sha256(storage.read_bytes(quarantine_path)).hexdigest(),
+    )
+
+
+def quarantine_parquet(rejected: Sequence[RejectedRow], *, attempts: Mapping[str, int] | None = None) -> bytes:
     """The quarantine file of a shard, sorted by sample_id.
 
     Args:
         rejected: The rows; none gives a file without rows, so that every shard has one.
-        attempt: 1 for the first run, one more for each retry.
+        attempts: sample_id -> attempt: 1 for the first run, one more for each retry. Default: 1.
     """
     rows = [
         {
@@ -165,7 +189,7 @@ def quarantine_parquet(rejected: Sequence[RejectedRow], *, attempt: int = 1) -> 
             "stage": row.stage,
             "error_class": row.error_class,
             "message": _MEMORY_ADDRESS.sub("", row.message),
-            "attempt": attempt,
+            "attempt": (attempts or {}).get(row.sample_id, 1),
         }
         for row in sorted(rejected, key=lambda row: row.sample_id)
     ]

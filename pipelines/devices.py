@@ -4,8 +4,10 @@ from typing import Literal
 
 from pipelines.errors import UsageError
 
-#: On a CPU small batches waste least on padding; a GPU needs large ones to be busy.
-_BATCH_SIZES = {"cpu": 8, "cuda": 128}
+#: On a CPU small batches waste least on padding; a GPU needs larger ones to be busy. The shape decides the last
+#: digits of sums, so it is small enough to fit any device; beyond that a GPU takes several such batches.
+_BATCH_SIZES = {"cpu": 8, "cuda": 32}
+_BATCHES_PER_BLOCK = {"cpu": 1, "cuda": 4}
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
@@ -27,3 +29,8 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
 def default_batch_size(device: str) -> int:
     """Pictures at once if the user names no number."""
     return _BATCH_SIZES[device]
+
+
+def default_batches_per_block(device: str) -> int:
+    """Batches that are on the device together; changes no token."""
+    return _BATCHES_PER_BLOCK[device]

@@ -5,7 +5,7 @@ not at all; the local one is the oracle they are compared with.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipelines.commit import ShardWriter
@@ -24,11 +24,13 @@ class Progress:
         num_done: Rows that are through, good or rejected.
         reasons: Rows rejected so far, by `stage/error_class`.
         committed: The shard just committed, or None between commits.
+        stages: Timing of each stage so far; empty if the engine learns it at the end only.
     """
 
     num_done: int
     reasons: Mapping[str, int]
     committed: PartEntry | None = None
+    stages: Mapping[str, StageTiming] = field(default_factory=dict)
 
     @property
     def num_rejected(self) -> int:
@@ -57,9 +59,12 @@ class EngineReport:
     @property
     def bottleneck(self) -> str | None:
         """The stage whose workers were busy longest; None if nothing ran."""
-        if not self.num_processed:
-            return None
-        return max(self.stages, key=lambda name: self.stages[name].busy_seconds / self.stages[name].num_workers)
+        return bottleneck_of(self.stages) if self.num_processed else None
+
+
+def bottleneck_of(stages: Mapping[str, StageTiming]) -> str:
+    """The stage whose workers were busy longest; there must be one."""
+    return max(stages, key=lambda name: stages[name].busy_seconds / max(stages[name].num_workers, 1))
 
 
 class Engine(Protocol):

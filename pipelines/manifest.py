@@ -1,16 +1,19 @@
 """Close a run whose shards are all committed: count, hash, write `manifest.json`, then `_SUCCESS`."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.claim import ClaimedRun
-from pipelines.commit import ShardWriter
+from pipelines.commit import part_entry
 from pipelines.errors import BadDataError, ShardsFailedError
 from pipelines.parquet_files import read_parquet
-from pipelines.run_layout import MANIFEST, SUCCESS, quarantine_part
+from pipelines.rounds import parts_by_shard, quarantined_now, read_rounds
+from pipelines.run_layout import DATA_FOLDER, MANIFEST, QUARANTINE_FOLDER, SUCCESS, quarantine_part, round_of_part
 from pipelines.stages.read_inputs import DAMAGED_CONTAINER, ReadInputs
 from pipelines.storage import Storage
-from schemas.manifest import Manifest, PartEntry, StageTiming
+from schemas.manifest import Manifest, PartEntry, RoundEntry, StageTiming
+from schemas.rounds import Round
 
 #: Reason of rows that stand for what cannot be read of a container.
 DAMAGED_REASON = f"{ReadInputs.name}/{DAMAGED_CONTAINER}"
@@ -21,8 +24,8 @@ _MOST_REASONS_SHOWN = 5
 
 def finish_run(
     run: ClaimedRun,
-    writer: ShardWriter,
     *,
+    storage: Storage,
     known_parts: Iterable[PartEntry],
     num_processed: int,
     wall_seconds: float,
@@ -34,7 +37,7 @@ def finish_run(
 
     Args:
         run: A run with no shard missing.
-        writer: The run's writer; reads the shards that other processes committed.
+        storage: Where the run is.
         known_parts: Shards committed by this process; their files need not be read again.
         num_processed: Rows this process handled.
         wall_seconds: Time it took.
@@ -45,11 +48,16 @@ def finish_run(
     Raises:
         BadDataError: If more than the budget is in quarantine; nothing is written then.
     """
-    known = {part.shard: part for part in known_parts}
-    parts = tuple(known.get(shard) or writer.entry(shard) for shard in range(run.plan.num_shards))
-    reasons = quarantine_reasons(writer, parts)
-    num_quarantined = sum(part.num_quarantined for part in parts)
-    num_planned = run.config.settings.num_inputs
+    rounds = read_rounds(storage)
+    known = {part.path: part for part in known_parts}
+    parts = _parts(run, storage, rounds, known)
+    num_planned = run.config.settings.num_inputs + sum(one.num_new for one in rounds)
+    if rounds:
+        reasons = reasons_now(storage)
+        num_quarantined = sum(reasons.values())
+    else:
+        reasons = quarantine_reasons(storage, parts)
+        num_quarantined = sum(part.num_quarantined for part in parts)
     refuse_over_budget(reasons, num_planned, max_quarantined_fraction)
     num_ok = sum(part.num_rows for part in parts)
     manifest = Manifest(
@@ -58,6 +66,7 @@ def finish_run(
         num_quarantined=num_quarantined,
         quarantined_by_reason=reasons,
         parts=parts,
+        rounds=tuple(_round_entry(storage, one) for one in rounds),
         bytes_per_image=round(sum(part.size_bytes for part in parts) / num_ok, 1) if num_ok else 0.0,
         plan_sha256=run.config.settings.plan_sha256,
         model_sha256=run.config.settings.model_sha256,
@@ -68,18 +77,68 @@ def finish_run(
         stages=stages,
         bottleneck=bottleneck,
     )
-    writer.storage.replace(MANIFEST, manifest.to_json().encode())
-    writer.storage.replace(SUCCESS, b"")
-    writer.storage.clean()
+    storage.replace(MANIFEST, manifest.to_json().encode())
+    storage.replace(SUCCESS, b"")
+    storage.clean()
     return manifest
 
 
-def quarantine_reasons(writer: ShardWriter, parts: Iterable[PartEntry]) -> dict[str, int]:
+def is_finished(storage: Storage, rounds: Sequence[Round]) -> bool:
+    """Whether the manifest is there and covers all rounds; then nothing is left to do."""
+    if not storage.exists(SUCCESS) or not storage.exists(MANIFEST):
+        return False
+    return len(read_manifest(storage).rounds) == len(rounds)
+
+
+def reasons_now(storage: Storage) -> dict[str, int]:
+    """Rows that are in quarantine and in no data file, by `stage/error_class`, most common first."""
+    records = (row for rows in quarantined_now(storage).values() for row in rows.values())
+    return dict(_sorted(Counter(f"{row['stage']}/{row['error_class']}" for row in records)))
+
+
+def _parts(
+    run: ClaimedRun, storage: Storage, rounds: Sequence[Round], known: Mapping[str, PartEntry]
+) -> tuple[PartEntry, ...]:
+    """The entry of every data file: known from its commit, or read."""
+    num_shards = rounds[-1].num_shards if rounds else run.plan.num_shards
+    # What an extension rebuilt may have been committed by this process before it was.
+    rebuilt = {part.shard for part in known.values()} if any(one.num_changed for one in rounds) else set()
+    paths = parts_by_shard(storage)
+    entries = []
+    for shard in range(num_shards):
+        for path in paths.get(shard, []):
+            quarantine = path.replace(DATA_FOLDER, QUARANTINE_FOLDER, 1)
+            entry = None if shard in rebuilt else known.get(path)
+            entries.append(entry or part_entry(storage, shard, path, quarantine))
+    return tuple(entries)
+
+
+def _round_entry(storage: Storage, one: Round) -> RoundEntry:
+    hashes = {}
+    for paths in parts_by_shard(storage, QUARANTINE_FOLDER).values():
+        for path in paths:
+            part = round_of_part(path.rpartition("/")[2])
+            if part is not None and part[1] == one.number:
+                hashes[path] = hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    return RoundEntry(
+        number=one.number,
+        kind=one.kind,
+        num_rows=one.num_rows,
+        num_new=one.num_new,
+        num_changed=one.num_changed,
+        num_deleted=one.num_deleted,
+        deleted_path=one.deleted_path,
+        plan_sha256=one.plan_sha256,
+        quarantine_sha256=hashes,
+    )
+
+
+def quarantine_reasons(storage: Storage, parts: Iterable[PartEntry]) -> dict[str, int]:
     """Rows in quarantine by `stage/error_class`, most common first."""
     reasons: Counter[str] = Counter()
     for part in parts:
         if part.num_quarantined:
-            with writer.storage.open(quarantine_part(part.shard)) as file:
+            with storage.open(quarantine_part(part.shard)) as file:
                 rows = read_parquet(file, columns=["stage", "error_class"]).to_pylist()
             reasons.update(f"{row['stage']}/{row['error_class']}" for row in rows)
     return dict(_sorted(reasons))

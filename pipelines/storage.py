@@ -14,15 +14,17 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 import fsspec
 
 from pipelines.conditional_create import create_object
 from pipelines.errors import StorageFullError, UsageError
+from pipelines.preconditions import object_version, upload_if_version
 
 #: Where local files are built before they appear under their name: the same disk, but outside `data/`.
 TEMPORARY_FOLDER = ".tmp"
+_LOCK_NAME = "commit.lock"
 
 #: Protocols whose `pipe_file(mode="create")` is one atomic request; fsspec's generic one looks, then writes.
 _PROTOCOLS_WITH_PRECONDITION = frozenset({"gs", "gcs", "s3", "s3a", "abfs", "abfss", "az", "memory"})
@@ -67,6 +69,26 @@ class Storage(ABC):
         Raises:
             StorageFullError: If there is no room; an old file stays as it was.
         """
+
+    @abstractmethod
+    def version(self, path: str) -> str:
+        """Something that changes whenever the file is replaced; ask for it *before* reading the content."""
+
+    @abstractmethod
+    def replace_version(self, path: str, data: bytes, version: str) -> bool:
+        """Replace a file, whole or not at all, if it is still the version that was seen.
+
+        Returns:
+            True if this call replaced it, False if somebody else had.
+
+        Raises:
+            StorageFullError: If there is no room; the old file stays.
+            UsageError: If the store has no such precondition.
+        """
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens if there is none."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -133,6 +155,25 @@ class LocalStorage(Storage):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
 
+    def version(self, path: str) -> str:
+        """Inode, size and time of the file: a rename brings another inode."""
+        status = (self.root / path).stat()
+        return f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+    def replace_version(self, path: str, data: bytes, version: str) -> bool:
+        """Compare and rename under a lock that every such call takes."""
+        target = self.root / path
+        with clear_error_if_full(f"output {self.url(path)}"), self._temporary(data) as temporary, self._commit_lock():
+            if self.version(path) != version:
+                return False
+            temporary.replace(target)
+            return True
+
+    def delete(self, path: str) -> None:
+        """Unlink the file."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            (self.root / path).unlink()
+
     def prepare(self) -> None:
         """Make the folder and try a small file in it."""
         try:
@@ -151,6 +192,9 @@ class LocalStorage(Storage):
             pid, _, _ = name.partition("-")
             if pid.isdecimal() and name.endswith(f"@{socket.gethostname()}") and not _is_alive(int(pid)):
                 (folder / name).unlink(missing_ok=True)
+        if self.names(TEMPORARY_FOLDER) == [_LOCK_NAME]:
+            with self._commit_lock():
+                (folder / _LOCK_NAME).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             folder.rmdir()
 
@@ -160,7 +204,7 @@ class LocalStorage(Storage):
         folder = self.root / TEMPORARY_FOLDER
         temporary = folder / f"{os.getpid()}-{uuid.uuid4().hex}@{socket.gethostname()}"
         try:
-            with _create_in(folder, temporary) as file:
+            with _open_in(folder, temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -172,12 +216,23 @@ class LocalStorage(Storage):
 
     def _rename_under_lock(self, temporary: Path, target: Path) -> bool:
         """Create-if-absent on disks without hard links (FAT, some network mounts)."""
-        with (self.root / TEMPORARY_FOLDER / "commit.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._commit_lock():
             if target.exists():
                 return False
             temporary.rename(target)
             return True
+
+    @contextlib.contextmanager
+    def _commit_lock(self) -> Iterator[None]:
+        """A lock among the processes that write here; a dead holder's is free again."""
+        path = self.root / TEMPORARY_FOLDER / _LOCK_NAME
+        while True:
+            with _open_in(path.parent, path, "ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Whoever cleaned up meanwhile removed this file: the others lock a new one.
+                if _is_at(lock, path):
+                    yield
+                    return
 
 
 class ObjectStorage(Storage):
@@ -222,6 +277,21 @@ class ObjectStorage(Storage):
         with driver_errors_as_os_error():
             self.filesystem.pipe_file(self._full(path), data)
 
+    def version(self, path: str) -> str:
+        """Generation or ETag of the object."""
+        with driver_errors_as_os_error():
+            return object_version(self.filesystem, self._full(path))
+
+    def replace_version(self, path: str, data: bytes, version: str) -> bool:
+        """Upload with the precondition that the object is still this version."""
+        with driver_errors_as_os_error():
+            return upload_if_version(self.filesystem, self._full(path), data, version)
+
+    def delete(self, path: str) -> None:
+        """Remove the object."""
+        with contextlib.suppress(FileNotFoundError), driver_errors_as_os_error():
+            self.filesystem.rm_file(self._full(path))
+
     def prepare(self) -> None:
         """Nothing to make: prefixes come with their first object."""
 
@@ -238,21 +308,29 @@ def driver_errors_as_os_error() -> Iterator[None]:
     """
     try:
         yield
-    except OSError:
+    except (OSError, UsageError):
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def _create_in(folder: Path, path: Path) -> BinaryIO:
+def _open_in(folder: Path, path: Path, mode: Literal["wb", "ab"]) -> BinaryIO:
     """Open a new file in a folder that another process may be removing because it is empty."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return path.open("wb")
+            return cast(BinaryIO, path.open(mode))
         except FileNotFoundError:
             if folder.is_dir():
                 raise
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_alive(pid: int) -> bool:

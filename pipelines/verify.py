@@ -2,27 +2,33 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.claim import committed_shards, read_config
+from pipelines.claim import read_config
+from pipelines.manifest import read_manifest
 from pipelines.parquet_files import read_parquet
 from pipelines.plan import Plan
+from pipelines.rounds import missing_shards, open_round_plan, parts_by_shard, read_rounds
 from pipelines.run_config import RunConfig
 from pipelines.run_layout import (
     CODEBOOK,
     DATA_FOLDER,
     MANIFEST,
+    QUARANTINE_FOLDER,
     SUCCESS,
     data_part,
     quarantine_part,
-    shard_of_part,
+    retry_part,
+    round_of_part,
+    round_quarantine_part,
 )
 from pipelines.storage import Storage
-from schemas.manifest import Manifest, PartEntry
+from schemas.manifest import Manifest
+from schemas.rounds import Round
 from schemas.tokens import TokensMetadata, num_token_layers, token_column, tokens_schema
 from schemas.versions import SchemaError
 
@@ -57,26 +63,22 @@ def verify_run(storage: Storage) -> VerifyReport:
     """
     config = read_config(storage)
     plan = Plan.open(storage, config.settings.num_shards)
-    manifest, problems = _read_manifest(storage)
-    entries = {entry.shard: entry for entry in manifest.parts} if manifest else {}
-    problems += _stray_files(storage, plan.num_shards)
+    rounds = read_rounds(storage)
+    manifest, problems = _read_manifest(storage, rounds)
+    problems += _open_or_damaged_rounds(storage, rounds)
+    num_shards = rounds[-1].num_shards if rounds else plan.num_shards
+    problems += _stray_files(storage, num_shards, rounds)
     if not storage.exists(CODEBOOK):
         problems.append(f"{CODEBOOK}: missing; run the same `spae tokenize` again to restore it")
-    committed, kept_fields = committed_shards(storage), plan.kept_fields()
+    check = _ShardCheck(storage=storage, config=config, plan=plan, rounds=rounds, manifest=manifest)
     num_planned = num_ok = num_quarantined = 0
-    for shard in range(plan.num_shards):
-        planned = plan.read_shard(shard)["sample_id"].to_pylist()
-        num_planned += len(planned)
-        if shard not in committed:
-            problems.append(f"{data_part(shard)}: missing; run the same `spae tokenize` again to make it")
-            continue
-        schema = tokens_schema(config.settings.num_layers, kept_fields=kept_fields)
-        checked = _ShardCheck(storage=storage, config=config, schema=schema, shard=shard, entry=entries.get(shard))
-        good, rejected = checked.good_ids(), checked.rejected_ids()
-        num_ok += len(good)
-        num_quarantined += len(rejected)
-        problems += checked.problems
-        problems += _accounting(shard, planned, good, rejected)
+    data, quarantine = parts_by_shard(storage), parts_by_shard(storage, QUARANTINE_FOLDER)
+    for shard in range(num_shards):
+        counts = check.run(shard, data.get(shard, []), quarantine.get(shard, []))
+        num_planned, num_ok, num_quarantined = (
+            before + count for before, count in zip((num_planned, num_ok, num_quarantined), counts, strict=True)
+        )
+    problems += check.problems
     if manifest:
         found = (num_planned, num_ok, num_quarantined)
         promised = (manifest.num_planned, manifest.num_ok, manifest.num_quarantined)
@@ -86,28 +88,100 @@ def verify_run(storage: Storage) -> VerifyReport:
         num_planned=num_planned,
         num_ok=num_ok,
         num_quarantined=num_quarantined,
-        num_shards=plan.num_shards,
+        num_shards=num_shards,
         problems=tuple(problems),
     )
 
 
 class _ShardCheck:
-    """Reads the two files of a shard, noting what is wrong with them."""
+    """Reads the files of one shard after the other, noting what is wrong with them."""
 
     def __init__(
-        self, *, storage: Storage, config: RunConfig, schema: pa.Schema, shard: int, entry: PartEntry | None
+        self,
+        *,
+        storage: Storage,
+        config: RunConfig,
+        plan: Plan,
+        rounds: Sequence[Round],
+        manifest: Manifest | None,
     ) -> None:
         self.storage = storage
         self.config = config
-        self.schema = schema
-        self.shard = shard
-        self.entry = entry
+        self.plan = plan
+        self.rounds = rounds
+        self.schema = tokens_schema(config.settings.num_layers, kept_fields=plan.kept_fields())
+        self.entries = {entry.path: entry for entry in manifest.parts} if manifest else {}
+        self.sha256_of_quarantine = {
+            entry.path.replace(DATA_FOLDER, QUARANTINE_FOLDER, 1): entry.quarantine_sha256
+            for entry in self.entries.values()
+        }
+        for done in manifest.rounds if manifest else ():
+            self.sha256_of_quarantine.update(done.quarantine_sha256)
         self.problems: list[str] = []
 
-    def good_ids(self) -> list[str]:
-        """Ids in the data file; notes a wrong hash, schema, footer, id order or token."""
-        path = data_part(self.shard)
-        table = self._read(path, self.entry.sha256 if self.entry else None)
+    def run(self, shard: int, data_paths: list[str], quarantine_paths: list[str]) -> tuple[int, int, int]:
+        """Check one shard.
+
+        Returns:
+            Rows planned, good, and in quarantine now.
+        """
+        planned = self._planned_by_round(shard)
+        all_planned = {sample_id for ids in planned.values() for sample_id in ids}
+        if data_part(shard) not in data_paths:
+            self.problems.append(f"{data_part(shard)}: missing; run the same `spae tokenize` again to make it")
+            return len(all_planned), 0, 0
+        good = {path: self._good_ids(path) for path in data_paths}
+        rejected = {self._round_of(path): self._rejected_ids(path) for path in quarantine_paths}
+        for path in self._expected_quarantine(shard, data_paths, planned):
+            if path not in quarantine_paths:
+                self.problems.append(f"{path}: missing")
+        retried = {round_of: set(ids) for round_of, ids in planned.items()}
+        for path, ids in good.items():
+            number = self._round_of(path)
+            if number and not set(ids) <= retried.get(number, set()):
+                self.problems.append(f"{path}: expected only rows of its retry, got others")
+        all_good = [sample_id for ids in good.values() for sample_id in ids]
+        waiting = _latest_rejected(planned, rejected)
+        self.problems += _accounting(shard, all_planned, all_good, waiting)
+        self.problems += _unplanned_rejections(shard, planned, rejected)
+        return len(all_planned), len(all_good), len(set(waiting) - set(all_good))
+
+    def _planned_by_round(self, shard: int) -> dict[int, list[str]]:
+        """Round -> ids of this shard that it planned; round 0 is the run, or the extension that made the shard."""
+        planned: dict[int, list[str]] = {}
+        if shard < self.plan.num_shards:
+            planned[0] = self.plan.read_shard(shard)["sample_id"].to_pylist()
+        for one in self.rounds:
+            try:
+                ids = open_round_plan(self.storage, one).read_shard(shard)["sample_id"].to_pylist()
+            except (OSError, pa.ArrowException):
+                continue  # Noted as a damaged round.
+            if one.kind == "extend" and shard >= one.first_new_shard:
+                planned[0] = ids
+            elif ids:
+                planned[one.number] = ids
+        return planned or {0: []}
+
+    def _expected_quarantine(self, shard: int, data_paths: list[str], planned: dict[int, list[str]]) -> Iterator[str]:
+        """Quarantine files that must be there: one for each round that is through with the shard."""
+        yield quarantine_part(shard)
+        for one in self.rounds:
+            if one.number in planned and (one.kind == "extend" or retry_part(shard, one.number) in data_paths):
+                yield round_quarantine_part(shard, one.kind, one.number)
+
+    def _round_of(self, path: str) -> int:
+        part = round_of_part(path.rpartition("/")[2])
+        return part[1] if part else 0
+
+    def _plan_hashes(self, shard: int, number: int) -> str:
+        """The plan that the footer of a file of this shard, written by this round, must name."""
+        plans = {one.number: one.plan_sha256 for one in self.rounds}
+        return plans.get(number, self.config.settings.plan_sha256)
+
+    def _good_ids(self, path: str) -> list[str]:
+        """Ids in a data file; notes a wrong hash, schema, footer, id order or token."""
+        entry = self.entries.get(path)
+        table = self._read(path, entry.sha256 if entry else None)
         if table is None:
             return []
         settings = self.config.settings
@@ -118,6 +192,8 @@ class _ShardCheck:
             return []
         for name in ("model_sha256", "codebook_sha256", "plan_sha256", "layer_grids"):
             expected, got = getattr(settings, name), getattr(metadata, name)
+            if name == "plan_sha256":
+                expected = self._plan_hashes(metadata.shard, metadata.round)
             if got != expected:
                 self.problems.append(f"{path}: expected {name} {expected} of the config, got {got}")
         if table.schema.remove_metadata() != self.schema:
@@ -138,13 +214,9 @@ class _ShardCheck:
             self.problems.append(f"{path}: expected {metadata.num_ok} rows as its footer says, got {len(ids)}")
         return ids
 
-    def rejected_ids(self) -> list[str]:
-        """Ids in the quarantine file; notes a missing file or a wrong hash."""
-        path = quarantine_part(self.shard)
-        if not self.storage.exists(path):
-            self.problems.append(f"{path}: missing")
-            return []
-        table = self._read(path, self.entry.quarantine_sha256 if self.entry else None)
+    def _rejected_ids(self, path: str) -> list[str]:
+        """Ids in a quarantine file; notes a wrong hash."""
+        table = self._read(path, self.sha256_of_quarantine.get(path))
         return [] if table is None else table["sample_id"].to_pylist()
 
     def _read(self, path: str, expected_sha256: str | None) -> pa.Table | None:
@@ -175,12 +247,25 @@ def _token_problems(
         )
 
 
-def _accounting(shard: int, planned: list[str], good: list[str], rejected: list[str]) -> Iterator[str]:
+def _latest_rejected(planned: dict[int, list[str]], rejected: dict[int, list[str]]) -> list[str]:
+    """Ids that the round which did them last has rejected; an earlier rejection is history."""
+    last_round = {sample_id: number for number in sorted(planned) for sample_id in planned[number]}
+    return [i for number, ids in rejected.items() for i in ids if last_round.get(i, number) == number]
+
+
+def _unplanned_rejections(shard: int, planned: dict[int, list[str]], rejected: dict[int, list[str]]) -> Iterator[str]:
+    for number, ids in rejected.items():
+        others = sorted(set(ids) - set(planned.get(number, ())))
+        if others and number:
+            yield f"shard {shard}: expected only rows of round {number} in its quarantine, got {len(others)} others"
+
+
+def _accounting(shard: int, planned: set[str], good: list[str], rejected: list[str]) -> Iterator[str]:
     """Every planned id must be good or rejected, once."""
     found = Counter([*good, *rejected])
     doubled = sorted(sample_id for sample_id, count in found.items() if count > 1)
-    missing = sorted(set(planned) - found.keys())
-    unplanned = sorted(found.keys() - set(planned))
+    missing = sorted(planned - found.keys())
+    unplanned = sorted(found.keys() - planned)
     for what, ids in (("more than once", doubled), ("nowhere", missing), ("not in the plan", unplanned)):
         if ids:
             yield (
@@ -189,18 +274,44 @@ def _accounting(shard: int, planned: list[str], good: list[str], rejected: list[
             )
 
 
-def _read_manifest(storage: Storage) -> tuple[Manifest | None, list[str]]:
+def _read_manifest(storage: Storage, rounds: Sequence[Round]) -> tuple[Manifest | None, list[str]]:
     if not storage.exists(SUCCESS) or not storage.exists(MANIFEST):
         return None, [f"{SUCCESS}: the run is not finished; run the same `spae tokenize` again"]
     try:
-        text = storage.read_bytes(MANIFEST).decode(errors="replace")
-        return Manifest.from_json(text, where=storage.url(MANIFEST)), []
+        manifest = read_manifest(storage)
     except (SchemaError, ValueError) as error:
         return None, [str(error)]
+    if len(manifest.rounds) < len(rounds):
+        return None, [f"{MANIFEST}: expected {len(rounds)} rounds, got {len(manifest.rounds)}; {_remedy(rounds[-1])}"]
+    return manifest, []
 
 
-def _stray_files(storage: Storage, num_shards: int) -> Iterator[str]:
-    for name in storage.names(DATA_FOLDER):
-        shard = shard_of_part(name)
-        if shard is None or shard >= num_shards:
-            yield f"{DATA_FOLDER}/{name}: not a file of this run; take it out"
+def _remedy(one: Round) -> str:
+    command = "spae retry" if one.kind == "retry" else "spae tokenize … --extend"
+    return f"repeat `{command}` to finish {one.kind} {one.number}"
+
+
+def _open_or_damaged_rounds(storage: Storage, rounds: Sequence[Round]) -> Iterator[str]:
+    """Plans of rounds that are not as they were written, and rounds with shards left."""
+    for one in rounds:
+        try:
+            got = hashlib.sha256(storage.read_bytes(one.plan_path)).hexdigest()
+            left = missing_shards(storage, one) if got == one.plan_sha256 else []
+        except (OSError, pa.ArrowException, SchemaError) as error:
+            yield f"{one.kind} {one.number}: expected its plan and parts whole, got: {error}"
+            continue
+        if got != one.plan_sha256:
+            yield f"{one.plan_path}: expected sha256 {one.plan_sha256} of its round, got {got}"
+        if left:
+            yield f"{one.kind} {one.number}: {len(left)} shards are missing; {_remedy(one)}"
+
+
+def _stray_files(storage: Storage, num_shards: int, rounds: Sequence[Round]) -> Iterator[str]:
+    kinds = {one.number: one.kind for one in rounds}
+    for folder in (DATA_FOLDER, QUARANTINE_FOLDER):
+        for name in storage.names(folder):
+            shard, number = round_of_part(name) or (num_shards, 0)
+            is_kind_right = number == 0 or f"-{kinds.get(number)}-" in name
+            is_rebuilt = folder == DATA_FOLDER and "-extend-" in name  # Changed rows stay in the files they were in.
+            if shard >= num_shards or not is_kind_right or is_rebuilt:
+                yield f"{folder}/{name}: not a file of this run; take it out"

@@ -17,7 +17,8 @@ class PartEntry:
         sha256: Hash of the data file's bytes.
         size_bytes: Size of the data file.
         num_rows: Pictures in it.
-        num_quarantined: Rows of the shard that went to the quarantine.
+        num_quarantined: Rows of its plan that it lacks: they went to the quarantine when it was written; a later
+            part of the shard may have them.
         quarantine_sha256: Hash of the quarantine file's bytes.
     """
 
@@ -31,19 +32,48 @@ class PartEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoundEntry:
+    """One retry or extension, finished.
+
+    Attributes:
+        number: 1, 2, …; retries and extensions are counted together.
+        kind: `retry` or `extend`.
+        num_rows: Rows it did.
+        num_new: Inputs that came.
+        num_changed: Inputs that were done again because they had changed.
+        num_deleted: Inputs that had gone; their tokens stay.
+        deleted_path: Parquet file that lists those, or None.
+        plan_sha256: Hash of its plan file.
+        quarantine_sha256: Hash of each quarantine file of its own, by path.
+    """
+
+    number: int
+    kind: str
+    num_rows: int
+    num_new: int
+    num_changed: int
+    num_deleted: int
+    deleted_path: str | None
+    plan_sha256: str
+    quarantine_sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StageTiming:
     """Where one stage's time went, over the process that finished the run.
 
     Attributes:
         busy_seconds: Working, summed over its workers.
-        wait_seconds: Idle: the model waiting for pictures, or decode threads waiting for the model. Stages
-            that share threads show the same idle time.
+        wait_seconds: Waiting for the stage before it, e.g. the model for pictures.
+        idle_seconds: Kept from working by those after it, e.g. threads that have decoded as far ahead as they may, or
+            by other work of the same thread. Stages that share threads show the same idle time.
         num_workers: Threads or processes that ran it.
     """
 
     busy_seconds: float
     wait_seconds: float
     num_workers: int
+    idle_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,12 +81,13 @@ class Manifest:
     """Everything about a finished run that a reader or an auditor asks first.
 
     Attributes:
-        num_planned: Inputs of the plan; equals num_ok + num_quarantined + num_filtered.
+        num_planned: Inputs of the run and its extensions; equals num_ok + num_quarantined + num_filtered.
         num_ok: Rows in `data/`.
-        num_quarantined: Rows in `quarantine/`.
+        num_quarantined: Rows in `quarantine/` that are in no data file.
         num_filtered: Rows left out on request.
         quarantined_by_reason: `stage/error_class` -> rows.
-        parts: One entry a shard, in order.
+        parts: One entry a data file: by shard, and for each shard in the order in which they were made.
+        rounds: Retries and extensions since the run was first finished.
         bytes_per_image: Mean size in the data files, or 0 without pictures.
         plan_sha256: Hash of the plan.
         model_sha256: Hash of the model's weights.
@@ -74,6 +105,7 @@ class Manifest:
     num_filtered: int = 0
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     parts: tuple[PartEntry, ...]
+    rounds: tuple[RoundEntry, ...] = ()
     bytes_per_image: float
     plan_sha256: str
     model_sha256: str
@@ -113,6 +145,7 @@ class Manifest:
             values = json.loads(text)
             check_schema(values.pop("schema", None), MANIFEST, where=where)
             values["parts"] = tuple(PartEntry(**part) for part in values["parts"])
+            values["rounds"] = tuple(RoundEntry(**entry) for entry in values.get("rounds", ()))
             values["stages"] = {name: StageTiming(**timing) for name, timing in values["stages"].items()}
             return cls(**values)
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:

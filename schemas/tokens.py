@@ -45,7 +45,8 @@ class TokensMetadata:
         num_shards: Shards of the plan.
         num_planned: Rows the plan gives this shard; equals num_ok + num_quarantined.
         num_ok: Rows in this file.
-        num_quarantined: Rows in the quarantine file of the same shard.
+        num_quarantined: Rows it lacks: in the quarantine file of the same name, or in a later part of the shard.
+        round: The retry or extension that wrote the file; 0, and not in the footer, for the run itself.
     """
 
     model: str
@@ -61,11 +62,14 @@ class TokensMetadata:
     num_planned: int
     num_ok: int
     num_quarantined: int
+    round: int = 0
 
     def to_footer(self) -> dict[bytes, bytes]:
         """Key-value metadata for the Parquet footer; equal metadata give equal bytes."""
         footer = {SCHEMA_KEY: TOKENS.encode()}
         for name, value in asdict(self).items():
+            if name == "round" and value == 0:
+                continue
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             footer[f"{_PREFIX}{name}".encode()] = text.encode()
         return footer
@@ -107,6 +111,7 @@ class TokensMetadata:
             num_planned=int(text("num_planned")),
             num_ok=int(text("num_ok")),
             num_quarantined=int(text("num_quarantined")),
+            round=int(found.get(f"{_PREFIX}round".encode(), b"0")),
         )
 
 

@@ -12,6 +12,7 @@ CODEBOOK_TABLE = "codebook-table/1"
 RUN_CONFIG = "run-config/1"
 MANIFEST = "manifest/1"
 CROPS = "crops/1"
+ROUND = "round/1"
 
 #: Footer key of the schema's name in every Parquet file we write.
 SCHEMA_KEY = b"spae.schema"

@@ -126,7 +126,7 @@ def finished_run(folder: Path) -> LocalStorage:
         )
     finish_run(
         run,
-        writer,
+        storage=storage,
         known_parts=parts,
         num_processed=12,
         wall_seconds=1.0,

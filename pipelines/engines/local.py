@@ -77,8 +77,13 @@ class LocalEngine:
         self.model_stage.setup()
         for stage in self.feeding_stages:
             stage.setup()
-        consumer = _Consumer(model_stage=self.model_stage, writer=writer, on_progress=on_progress)
         started = time.perf_counter()
+        consumer = _Consumer(
+            model_stage=self.model_stage,
+            writer=writer,
+            on_progress=on_progress,
+            timings=lambda consumer: self._timings(consumer, time.perf_counter() - started),
+        )
         with closing(self._feed(plan, shards)) as chunks:
             while True:
                 waiting_since = time.perf_counter()
@@ -135,22 +140,31 @@ class LocalEngine:
         )
 
     def _report(self, consumer: "_Consumer", wall_seconds: float) -> EngineReport:
-        busy = consumer.busy_seconds
-        feeding = [stage.name for stage in self.feeding_stages]
-        idle = max(0.0, self.num_threads * wall_seconds - sum(busy.get(name, 0.0) for name in feeding))
-        stages = {
-            name: StageTiming(busy_seconds=busy.get(name, 0.0), wait_seconds=idle, num_workers=self.num_threads)
-            for name in feeding
-        }
-        for name, wait_seconds in ((self.model_stage.name, consumer.wait_seconds), (COMMIT, 0.0)):
-            stages[name] = StageTiming(busy_seconds=busy.get(name, 0.0), wait_seconds=wait_seconds, num_workers=1)
         return EngineReport(
             parts=tuple(consumer.parts),
             failures=consumer.failures,
             num_processed=consumer.num_done,
             wall_seconds=wall_seconds,
-            stages=stages,
+            stages=self._timings(consumer, wall_seconds),
         )
+
+    def _timings(self, consumer: "_Consumer", wall_seconds: float) -> dict[str, StageTiming]:
+        """Where the time went: the threads share theirs, and so do the model and the commits."""
+        busy = consumer.busy_seconds
+        feeding = [stage.name for stage in self.feeding_stages]
+        idle = max(0.0, self.num_threads * wall_seconds - sum(busy.get(name, 0.0) for name in feeding))
+        stages = {
+            name: StageTiming(
+                busy_seconds=busy.get(name, 0.0), wait_seconds=0.0, idle_seconds=idle, num_workers=self.num_threads
+            )
+            for name in feeding
+        }
+        for name, wait in ((self.model_stage.name, consumer.wait_seconds), (COMMIT, 0.0)):
+            own = busy.get(name, 0.0)
+            stages[name] = StageTiming(
+                busy_seconds=own, wait_seconds=wait, idle_seconds=max(0.0, wall_seconds - own - wait), num_workers=1
+            )
+        return stages
 
 
 @dataclass(kw_only=True)
@@ -160,6 +174,7 @@ class _Consumer:
     model_stage: Stage
     writer: ShardWriter
     on_progress: Callable[[Progress], None]
+    timings: Callable[["_Consumer"], dict[str, StageTiming]]
     parts: list[PartEntry] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
     busy_seconds: dict[str, float] = field(default_factory=dict)
@@ -178,6 +193,8 @@ class _Consumer:
             self._add_busy(name, seconds)
         self.sample_ids += chunk.sample_ids
         self._reject(chunk.rejected)
+        if chunk.rejected:  # Where nothing can be read, no batch comes to the model, and the budget is to stop it.
+            self._tell()
         self.waiting.append(chunk.batch)
         batch_size = self.model_stage.resources.batch_size
         num_waiting = sum(batch.num_rows for batch in self.waiting)
@@ -220,7 +237,9 @@ class _Consumer:
         self._tell(part)
 
     def _tell(self, committed: PartEntry | None = None) -> None:
-        self.on_progress(Progress(num_done=self.num_done, reasons=self.reasons, committed=committed))
+        self.on_progress(
+            Progress(num_done=self.num_done, reasons=self.reasons, committed=committed, stages=self.timings(self))
+        )
 
     def _add_busy(self, name: str, seconds: float) -> None:
         self.busy_seconds[name] = self.busy_seconds.get(name, 0.0) + seconds

@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from pipelines.claim import committed_shards, read_config
+from pipelines.claim import read_config
 from pipelines.errors import BadDataError, UsageError
 from pipelines.evaluation.report_data import LayerUsage, QuarantineGroup, RunData, SampleRow
 from pipelines.plan import Plan
+from pipelines.rounds import parts_by_shard, planned_rows, quarantined_now, read_rounds
 from pipelines.run_config import RunSettings
-from pipelines.run_layout import CODEBOOK, MANIFEST, SUCCESS, data_part, quarantine_part
+from pipelines.run_layout import CODEBOOK, MANIFEST, SUCCESS
 from pipelines.storage import Storage, open_storage
 from schemas.manifest import Manifest
 from schemas.tokens import SAMPLE_FIELDS, TokensMetadata, token_column
@@ -60,11 +61,11 @@ def read_run(location: str, *, num_samples: int, sample_ids: Sequence[str] = ())
 
 def _read(storage: Storage, location: str, num_samples: int, sample_ids: Sequence[str]) -> RunData:
     config = read_config(storage)
-    shards = sorted(committed_shards(storage))
     picker = _SamplePicker(num_samples, frozenset(sample_ids))
     counter = _TokenCounter(config.settings)
-    for shard in shards:
-        counter.read(storage, shard, picker)
+    for shard, paths in sorted(parts_by_shard(storage).items()):
+        for path in paths:
+            counter.read(storage, path, shard, picker)
     missing = sorted(set(sample_ids) - {row.sample_id for row in picker.rows()})
     if missing:
         raise UsageError(
@@ -73,7 +74,7 @@ def _read(storage: Storage, location: str, num_samples: int, sample_ids: Sequenc
         )
     samples = _with_records(storage, config.settings.num_shards, picker.rows())
     words, token_ids, source = _read_codebook(storage, config.settings)
-    groups = _read_quarantine(storage, shards)
+    groups = _read_quarantine(storage)
     manifest = None
     if storage.exists(MANIFEST):
         manifest = Manifest.from_json(storage.read_bytes(MANIFEST).decode(), where=storage.url(MANIFEST))
@@ -103,9 +104,8 @@ class _TokenCounter:
         self._settings = settings
         self._codes = LayerCodeStatistics(settings.num_layers, settings.codebook_size)
 
-    def read(self, storage: Storage, shard: int, picker: _SamplePicker) -> None:
-        """Read the token file of a shard, offering its rows to `picker`."""
-        path = data_part(shard)
+    def read(self, storage: Storage, path: str, shard: int, picker: _SamplePicker) -> None:
+        """Read a token file of a shard, offering its rows to `picker`."""
         where = storage.url(path)
         num_layers = self._settings.num_layers
         columns = [*_SAMPLE_COLUMNS, *map(token_column, range(num_layers))]
@@ -195,9 +195,9 @@ def _with_records(storage: Storage, num_shards: int, rows: Sequence[SampleRow]) 
     shards = {row.shard for row in rows if "#" in row.uri}
     places: dict[str, dict[str, Any]] = {}
     if shards:
-        plan = Plan.open(storage, num_shards)
+        plan, rounds = Plan.open(storage, num_shards), read_rounds(storage)
         for shard in sorted(shards):
-            found = plan.read_shard(shard).select(["sample_id", "size_bytes", "record"]).to_pylist()
+            found = planned_rows(plan, rounds, shard).select(["sample_id", "size_bytes", "record"]).to_pylist()
             places |= {row.pop("sample_id"): row for row in found if row["record"]}
     return [dataclasses.replace(row, **places.get(row.sample_id, {})) for row in rows]
 
@@ -229,17 +229,15 @@ def _readable(text: str) -> str:
     return repr(text)[1:-1].replace(" ", "␣") or "∅"
 
 
-def _read_quarantine(storage: Storage, shards: Sequence[int]) -> tuple[QuarantineGroup, ...]:
+def _read_quarantine(storage: Storage) -> tuple[QuarantineGroup, ...]:
     """Group by stage and class, most frequent first; the first row of each is its example."""
     counts: dict[tuple[str, str], int] = {}
     examples: dict[tuple[str, str], tuple[str, str]] = {}
-    for shard in shards:
-        with storage.open(quarantine_part(shard)) as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=["uri", "stage", "error_class", "message"]):
-                for row in batch.to_pylist():
-                    reason = (row["stage"], row["error_class"])
-                    counts[reason] = counts.get(reason, 0) + 1
-                    examples.setdefault(reason, (row["uri"], row["message"]))
+    for rows in quarantined_now(storage).values():
+        for row in rows.values():
+            reason = (str(row["stage"]), str(row["error_class"]))
+            counts[reason] = counts.get(reason, 0) + 1
+            examples.setdefault(reason, (str(row["uri"]), str(row["message"])))
     return tuple(
         QuarantineGroup(
             stage=reason[0],

@@ -1,8 +1,10 @@
 """Runs that end in the middle, by `kill -9`, Ctrl-C or SIGTERM, and are started again."""
 
 import json
+import os
 import signal
-import threading
+import subprocess
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -92,13 +94,26 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_half_written(tm
     assert not (run / ".tmp").exists()
 
 
-def test_two_processes_at_once_make_one_run(tmp_path, words):
-    codes = []
-    threads = [threading.Thread(target=lambda: codes.append(main([*words, str(tmp_path / "run")]))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert codes == [0, 0]
+def test_a_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_path, words):
+    run, hung = tmp_path / "run", tmp_path / "photos" / "a-pipe.png"
+    os.mkfifo(tmp_path / "pipe")  # Whoever reads it waits for ever, as for a bucket that does not answer.
+    hung.symlink_to(tmp_path / "pipe")
+    process = spae_process(*words, run, "--num-threads", "1")
+    wait_for(run / "config.json", process)
+    time.sleep(3)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143
+    hung.unlink()
+    check_whole(run)
+
+
+def test_two_drivers_at_once_make_one_run(tmp_path, words):
+    processes = [spae_process(*words, tmp_path / "run") for _ in range(2)]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert main(["verify", str(tmp_path / "run")]) == 0
     assert main([*words, str(tmp_path / "alone")]) == 0
     assert same_but_for_timings(files_below(tmp_path / "alone"), files_below(tmp_path / "run"))

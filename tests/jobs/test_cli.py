@@ -6,7 +6,7 @@ import pytest
 
 from jobs.cli import main
 
-COMMANDS = ("tokenize", "detokenize", "verify", "report", "train", "crops", "codebook", "assets")
+COMMANDS = ("tokenize", "detokenize", "retry", "verify", "doctor", "report", "train", "crops", "codebook", "assets")
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy():

@@ -54,6 +54,41 @@ def test_replace_makes_and_overwrites(storage):
     assert storage.read_bytes("manifest.json") == b"new"
 
 
+def test_a_version_that_somebody_has_replaced_is_refused(storage):
+    storage.create("data/part", b"one")
+    version = storage.version("data/part")
+    assert storage.replace_version("data/part", b"two", version) is True
+    assert storage.replace_version("data/part", b"three", version) is False
+    assert storage.read_bytes("data/part") == b"two"
+
+
+def test_of_many_who_replace_one_version_exactly_one_wins(storage):
+    storage.create("data/part", b"old")
+    version = storage.version("data/part")
+    barrier, winners = threading.Barrier(8), []
+
+    def write(number: int) -> None:
+        barrier.wait()
+        if storage.replace_version("data/part", bytes([number]) * 1000, version):
+            winners.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert storage.read_bytes("data/part") == bytes(winners) * 1000
+    storage.clean()
+
+
+def test_deleting_twice_is_fine(storage):
+    storage.create("data/part", b"x")
+    storage.delete("data/part")
+    storage.delete("data/part")
+    assert not storage.exists("data/part")
+
+
 def test_names_are_the_files_directly_in_a_folder(storage):
     for path in ("data/b", "data/a", "config.json"):
         storage.create(path, b"")

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from pipelines.bisection import run_isolating
 from pipelines.errors import UsageError
 from pipelines.stages.tokenize_images import TokenizeImages
 from spae_core.tokenizer import SpaeTokenizer
@@ -91,3 +92,61 @@ def test_it_pickles_without_its_model(stage):
 def test_pixels_of_another_size_are_a_poison_row(stage):
     with pytest.raises(ValueError, match="reshape"):
         stage.run(pa.record_batch({"pixels": pa.array([b"123"], pa.binary())}))
+
+
+class SmallDevice(TokenizeImages):
+    """A stage whose device has room for some pictures only, and counts what it was asked for."""
+
+    room = 10
+
+    def to_device(self, images):
+        self.__dict__.setdefault("asked", []).append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError(f"CUDA out of memory: {len(images)} pictures")
+        return super().to_device(images)
+
+
+def small_device(stage: TokenizeImages, **changes: object) -> SmallDevice:
+    fields = {"model": stage.model, "model_sha256": stage.model_sha256, "num_layers": 4, "batch_size": 5}
+    return SmallDevice(**{**fields, "batches_per_block": 4, **changes})
+
+
+def test_out_of_memory_halves_the_block_for_the_rest_of_the_run_and_changes_no_token(stage):
+    pictures = pixels(20)
+    small = small_device(stage)
+    assert small.resources.batch_size == 20
+    expected = [stage.run(batch(pictures[start : start + 5])).batch["tokens_3"].to_pylist() for start in (0, 5, 10, 15)]
+    assert small.run(batch(pictures)).batch["tokens_3"].to_pylist() == [row for rows in expected for row in rows]
+    assert small.asked == [20, 10, 10]
+    assert small.run(batch(pictures)).batch["tokens_3"].to_pylist() == [row for rows in expected for row in rows]
+    assert small.asked == [20, 10, 10, 10, 10]
+
+
+def test_memory_that_comes_back_at_the_smallest_block_is_tried_again(stage):
+    class Busy(SmallDevice):
+        @property
+        def room(self):
+            return 10 if len(self.asked) > 3 else 0
+
+    fields = {"model": stage.model, "model_sha256": stage.model_sha256, "num_layers": 4, "batch_size": 5}
+    busy = Busy(**fields, batches_per_block=4)
+    assert busy.run(batch(pixels(7))).batch["tokens_1"].equals(stage.run(batch(pixels(7))).batch["tokens_1"])
+    assert busy.asked == [10, 5, 5, 5, 5]
+
+
+def test_a_device_without_room_for_one_batch_is_a_clear_error_and_no_quarantine(stage):
+    class Full(SmallDevice):
+        room = 4
+
+    fields = {"model": stage.model, "model_sha256": stage.model_sha256, "num_layers": 4, "batch_size": 5}
+    with pytest.raises(UsageError, match=r"got 5 pictures\. Free the device, or use --batch-size 2"):
+        run_isolating(Full(**fields), batch(pixels(3)))
+
+
+def test_the_model_sees_one_shape_only_however_many_pictures_come(stage):
+    seen = []
+    stage._tokenizer.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    for num_pictures in (1, 5, 7, 20):
+        stage.run(batch(pixels(num_pictures)))
+    assert set(seen) == {(5, 3, SIDE, SIDE)}
+    assert len(seen) == 1 + 1 + 2 + 4
