@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from types import FrameType
 from typing import Annotated
@@ -28,7 +28,7 @@ from jobs.retry_run import RetryRun
 from jobs.tokenize_corpus import TokenizeCorpus
 from jobs.train_model import TrainModel
 from jobs.verify_run import VerifyRun
-from pipelines.errors import PipelineError
+from pipelines.errors import PipelineError, UsageError
 from schemas.versions import SchemaError
 from spae_core.errors import ModelError, TrainingError
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, engine_options = _without_engine_options(sys.argv[1:] if arguments is None else arguments)
     if words == ["--version"]:
         say(f"spae {_version()}")
         return 0
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         with _signals_as_exceptions():
-            return command.run()
+            return _with_engine_options(command, engine_options).run()
     except (PipelineError, ModelError, TrainingError) as error:
         note(f"spae: {error}")
         return error.exit_code
@@ -104,6 +104,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         note(f"spae: {where}{error.strerror or error}. Mend the cause and run the same command again.")
         return _FAILED
+
+
+def _without_engine_options(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Our own words, and those after `--`, which belong to the engine."""
+    words = list(arguments)
+    if "--" not in words:
+        return words, ()
+    end = words.index("--")
+    return words[:end], tuple(words[end + 1 :])
+
+
+def _with_engine_options(command: Command, options: tuple[str, ...]) -> Command:
+    """The command with what stood after `--`.
+
+    Raises:
+        UsageError: If the command has no engine to hand it to.
+    """
+    if not options:
+        return command
+    if not isinstance(command, TokenizeCorpus):
+        raise UsageError(
+            f"options after --: expected none for this command, got {' '.join(options)}. "
+            "Only `spae tokenize --engine beam` hands them on, to Apache Beam."
+        )
+    return replace(command, engine_options=options)
 
 
 def _version() -> str:

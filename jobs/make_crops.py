@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import tyro
@@ -64,5 +65,5 @@ class MakeCrops:
             max_pictures_per_input=self.max_pictures_per_input,
         )
         say(f"crops: {crops.folder}: {crops.num_crops} in {len(crops.parts)} parts, {crops.size_bytes / 1e6:.1f} MB")
-        note(f"next: spae train --data {self.out} --codebook DIR --out DIR")
+        note(f"next: spae train --data {quote(str(self.out))} --codebook DIR --out DIR")
         return 0

@@ -114,7 +114,8 @@ class RetryRun:
         Raises:
             UsageError: If the run itself, or an extension, has shards left: that comes first.
         """
-        from pipelines.claim import committed_shards, read_config
+        from pipelines.claim import read_config
+        from pipelines.commit import committed_shards
         from pipelines.errors import UsageError
         from pipelines.rounds import missing_shards, read_rounds
 

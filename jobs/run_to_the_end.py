@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from jobs.console import ProgressDisplay, note, say
@@ -101,7 +102,7 @@ class RunToTheEnd:
 
     def _kept(self, steps: list[WorkStep]) -> str:
         """How many shards are committed, of the run and of the retry or extension under way."""
-        from pipelines.claim import committed_shards
+        from pipelines.commit import committed_shards
         from pipelines.work_steps import open_steps
 
         num_shards = self.claimed.plan.num_shards
@@ -171,4 +172,4 @@ def summarize(manifest: Manifest, run_url: str) -> None:
         last = manifest.rounds[-1]
         say(f"gone from the inputs, tokens kept: {last.num_deleted}, listed in {run_url}/{last.deleted_path}")
     say(f"{run_url}/data/part-*.parquet")
-    say(f"next: spae report {run_url}    spae detokenize {run_url} --out pictures")
+    say(f"next: spae report {quote(run_url)}    spae detokenize {quote(run_url)} --out pictures")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from jobs.console import note, say
+from jobs.engine_choice import EngineChoice, EngineName
 from jobs.run_to_the_end import RunToTheEnd, summarize
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class TokenizeCorpus:
     model: str = "spae-smol-128"
     """Name of a model that comes along, or a folder written by `spae train`."""
 
-    engine: Literal["local"] = "local"
-    """Where the work runs: `local` is this machine."""
+    engine: EngineName = "local"
+    """Where the work runs: `local` is this process, `ray` a Ray cluster or Ray on this machine, `beam` Apache Beam with
+    its own options after `--`. Does not change the result."""
 
     num_layers: int | None = None
     """Layers to write, coarse to fine. Default: all of the model."""
@@ -70,6 +72,22 @@ class TokenizeCorpus:
 
     num_threads: int | None = None
     """Threads that read and decode. Default: one for each CPU core. Does not change the result."""
+
+    num_workers: int | None = None
+    """Ray: most copies of the model; the pool grows while pictures wait. Default: as many as there is room for. Beam:
+    processes on this machine. Default: 1."""
+
+    min_workers: int | None = None
+    """Ray: copies of the model to begin with. Default: 1."""
+
+    gpus_per_actor: float | None = None
+    """Ray: share of a GPU for each copy of the model, such as 0.5. Default: 1 if the model runs on GPUs."""
+
+    ray_address: str | None = None
+    """Ray: cluster to connect to, such as auto or HOST:6379. Default: Ray is started on this machine for the run."""
+
+    engine_options: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Words after `--`, for Apache Beam; not written to the run's config, as they may hold credentials."""
 
     max_quarantined_fraction: float = 0.5
     """Error budget: end with exit code 3 if more than this share of the pictures cannot be read."""
@@ -99,7 +117,8 @@ class TokenizeCorpus:
         self.check()
         from tempfile import TemporaryDirectory
 
-        from pipelines.claim import claim_again, claim_run, committed_shards, read_config
+        from pipelines.claim import claim_again, claim_run, read_config
+        from pipelines.commit import committed_shards
         from pipelines.manifest import is_finished, read_manifest, refuse_damaged_containers
         from pipelines.rounds import read_rounds
         from pipelines.run_layout import CONFIG
@@ -135,9 +154,9 @@ class TokenizeCorpus:
     def describe(self, plan: PlanSummary) -> RunDescription:
         """Resolve the flags to what determines the bytes of a run over this plan."""
         from pipelines.describe_run import describe_run
-        from pipelines.devices import choose_device, default_batch_size
+        from pipelines.devices import default_batch_size
 
-        device = choose_device(self.device)
+        device = self.engine_choice().device(self.device)
         return describe_run(
             plan,
             model=self.model,
@@ -165,11 +184,12 @@ class TokenizeCorpus:
         """Refuse numbers that mean nothing, before anything is read."""
         from pipelines.errors import UsageError
 
-        for name in ("num_layers", "num_shards", "batch_size", "num_threads"):
+        for name in ("num_layers", "num_shards", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag}: expected at least 1, got {value}. Give a larger one.")
+        self.engine_choice()
         if not 0.0 <= self.max_quarantined_fraction <= 1.0:
             raise UsageError(
                 "--max-quarantined-fraction: expected a share in [0, 1], "
@@ -223,7 +243,7 @@ class TokenizeCorpus:
     def _arguments(self) -> dict[str, Any]:
         """The command as `--config` takes it back, from whatever folder: local paths made absolute."""
         arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("config", "extend", "metrics_file"):
+        for name in ("config", "extend", "metrics_file", "engine_options"):
             del arguments[name]
         paths = (text if "://" in text else os.path.abspath(os.path.expanduser(text)) for text in self.inputs)
         model = os.path.abspath(self.model) if os.path.isdir(self.model) else self.model
@@ -243,28 +263,23 @@ class TokenizeCorpus:
 
     def build_engine(self, claimed: ClaimedRun, decode: DecodeImages) -> Engine:
         """The engine that the flags ask for, with the stages of the run."""
-        from pipelines.devices import default_batches_per_block
-        from pipelines.engines.local import LocalEngine
         from pipelines.stages.read_inputs import ReadInputs
-        from pipelines.stages.tokenize_images import TokenizeImages
 
         settings = claimed.config.settings
-        return LocalEngine(
-            feeding_stages=(ReadInputs(), decode),
-            model_stage=TokenizeImages(
-                model=self.model,
-                model_sha256=settings.model_sha256,
-                num_layers=settings.num_layers,
-                batch_size=settings.batch_size,
-                batches_per_block=default_batches_per_block(settings.device),
-                device=settings.device,
-            ),
-            num_threads=self.num_threads or _num_cpu_cores(),
+        return self.engine_choice().build(reading=ReadInputs(), decode=decode, model=self.model, settings=settings)
+
+    def engine_choice(self) -> EngineChoice:
+        """What the flags say about where the work runs.
+
+        Raises:
+            UsageError: If they do not fit together.
+        """
+        return EngineChoice(
+            name=self.engine,
+            num_threads=self.num_threads,
+            num_workers=self.num_workers,
+            min_workers=self.min_workers,
+            gpus_per_actor=self.gpus_per_actor,
+            ray_address=self.ray_address,
+            beam_options=self.engine_options,
         )
-
-
-def _num_cpu_cores() -> int:
-    """Cores this process may use; a container may have fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

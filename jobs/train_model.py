@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.console import ProgressDisplay, note, say
@@ -113,7 +114,7 @@ class TrainModel:
             self._train_with_ray()
         say(f"model: {self.out / 'model'}")
         say(f"page: {self.out / 'training.html'}")
-        say(f"next: spae tokenize PICTURES --model {self.out / 'model'} --out tokens")
+        say(f"next: spae tokenize PICTURES --model {quote(str(self.out / 'model'))} --out tokens")
         return 0
 
     def train(self, replicas: Replicas | None = None) -> None:

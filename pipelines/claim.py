@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from pipelines.commit import committed_shards
 from pipelines.errors import BadDataError, UsageError
 from pipelines.extension import input_changes
 from pipelines.parquet_files import to_parquet
 from pipelines.plan import DraftPlan, Plan
 from pipelines.rounds import missing_shards, read_rounds
 from pipelines.run_config import RunConfig, differences
-from pipelines.run_layout import CODEBOOK, CONFIG, DATA_FOLDER, shard_of_part
+from pipelines.run_layout import CODEBOOK, CONFIG, DATA_FOLDER
 from pipelines.storage import Storage
 
 #: Above this the inputs of two plans are compared by number only.
@@ -158,12 +159,6 @@ def read_config(storage: Storage) -> RunConfig:
         )
     text = storage.read_bytes(CONFIG).decode(errors="replace")
     return RunConfig.from_json(text, where=storage.url(CONFIG))
-
-
-def committed_shards(storage: Storage) -> frozenset[int]:
-    """Shards whose data file exists."""
-    shards = (shard_of_part(name) for name in storage.names(DATA_FOLDER))
-    return frozenset(shard for shard in shards if shard is not None)
 
 
 def _create_config(storage: Storage, config: RunConfig) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import open_parquet, read_parquet, to_parquet
 from pipelines.run_config import RunConfig
-from pipelines.run_layout import data_part, quarantine_part
+from pipelines.run_layout import DATA_FOLDER, data_part, quarantine_part, shard_of_part
 from pipelines.stages.stage import RejectedRow
 from pipelines.storage import Storage
 from schemas.manifest import PartEntry
@@ -84,6 +84,10 @@ class ShardWriter:
             num_quarantined=len(rejected),
             quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
         )
+
+    def committed(self) -> frozenset[int]:
+        """Shards that are committed, by whomever."""
+        return committed_shards(self.storage)
 
     def entry(self, shard: int) -> PartEntry:
         """The entry of a committed shard, from its files."""
@@ -173,6 +177,12 @@ def part_entry(storage: Storage, shard: int, data_path: str, quarantine_path: st
         num_quarantined=metadata.num_quarantined,
         quarantine_sha256=hashlib.sha256(storage.read_bytes(quarantine_path)).hexdigest(),
     )
+
+
+def committed_shards(storage: Storage) -> frozenset[int]:
+    """Shards of a run whose data file exists."""
+    shards = (shard_of_part(name) for name in storage.names(DATA_FOLDER))
+    return frozenset(shard for shard in shards if shard is not None)
 
 
 def quarantine_parquet(rejected: Sequence[RejectedRow], *, attempts: Mapping[str, int] | None = None) -> bytes:

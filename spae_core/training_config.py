@@ -148,15 +148,15 @@ def paper_recipe() -> TrainingConfig:
 def smol_recipe() -> TrainingConfig:
     """The shipped model's: meaning from the semantic head, appearance from the rest, for a CPU."""
     return TrainingConfig(
-        num_steps=5_500,
+        num_steps=4_800,
         batch_size=16,
         window_cells=8,
         learning_rate=1e-3,
         adam_betas=(0.9, 0.99),
         warmup_steps=200,
         final_learning_rate=0.02,
-        perceptual_weight=0.03,
-        perceptual_start_step=4_300,
+        perceptual_weight=0.02,
+        perceptual_start_step=3_500,
         perceptual_pictures=8,
         compile_networks=True,
         entropy_weight=0.001,

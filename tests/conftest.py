@@ -1,5 +1,8 @@
-"""Fixtures shared by all tests: a small codebook and a small model with random weights."""
+"""Fixtures shared by all tests: a small codebook, a small model with random weights, and one Ray cluster."""
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,20 @@ def tiny_model_dir(tiny_tokenizer: SpaeTokenizer, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Address of a Ray cluster that this process is connected to: 9 CPUs and 2 GPUs, whatever the machine has.
+
+    RAY_ADDRESS names one of that size that is there already; its workers must find the project and `tests/`.
+    """
+    import ray
+
+    before = signal.getsignal(signal.SIGTERM)
+    size = {"num_cpus": 9, "num_gpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000}
+    address = os.environ.get("RAY_ADDRESS")
+    ray.init(address or "local", **({} if address else size), log_to_driver=False, logging_level="ERROR")
+    signal.signal(signal.SIGTERM, before)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
