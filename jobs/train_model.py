@@ -27,8 +27,8 @@ _PICTURES_WATCHED = 256
 class TrainModel:
     """Train a model; run the same command again to resume from the newest checkpoint.
 
-    OUT receives config.json, log.jsonl, training.html and samples/ while it runs, and model/ at the end: a folder that
-    --model of the other commands takes.
+    OUT receives config.json, log.jsonl, training.html, curves.png and samples/ while it runs, and model/ at the end: a
+    folder that --model of the other commands takes.
     """
 
     preset: str = "spae-smol-128"
@@ -281,6 +281,7 @@ class TrainModel:
         (self.out / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
     def _train(self, trainer: Trainer, watch: TrainingWatch) -> None:
+        from jobs.training_curves import CURVES_FILE, draw_curves
         from pipelines.evaluation.training_page import write_training_page
 
         recipe, started, first = trainer.recipe, time.monotonic(), trainer.step
@@ -294,6 +295,7 @@ class TrainModel:
                     watch.record(report, before + time.monotonic() - started, evaluation)
                 if looks:
                     write_training_page(self.out, watch.rows)
+                    draw_curves(watch.rows, self.out / CURVES_FILE)
                 display.update(report.step - first, f"loss {report.losses['total']:.4f}")
 
     def _summary(self, trainer: Trainer, watch: TrainingWatch, num_crops: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import encode, photo
+from PIL import Image
 from safetensors.torch import load_file
 
 from jobs.cli import main
@@ -54,6 +55,9 @@ def test_a_training_leaves_a_model_a_log_a_page_and_a_list_of_what_it_could_not_
     assert "evaluation" in rows[-1]
     assert json.loads((out / "config.json").read_text())["num_crops"] == 16
     assert "tiny <em>after 6 steps" in (out / "training.html").read_text()
+    with Image.open(out / "curves.png") as curves:
+        assert curves.size == (1200, 320)
+        assert curves.convert("L").getextrema()[0] < 128  # something is drawn
     model = SpaeTokenizer.from_pretrained(out / "model")
     assert model.tokenize(torch.rand(1, 3, 32, 32)).num_layers == 4
     # A longer run goes on where this one stopped.
