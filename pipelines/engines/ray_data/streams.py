@@ -21,6 +21,9 @@ _ROWS_PER_BLOCK = 32
 #: Blocks an actor is handed ahead, so that it need not wait for the network: one at work, one at hand.
 _BLOCKS_PER_ACTOR = 2
 
+#: What Ray adds to the message of an error on a worker, about settings of its own.
+_RAYS_ADVICE = "\nFailed to apply UDF transform after"
+
 #: Seconds without a single finished block after which a stream is ended: Ray repeats what a dead worker did without
 #: limit, and a picture that kills the model's own process would be tried for ever.
 _MOST_SECONDS_WITHOUT_PROGRESS = 1800
@@ -56,7 +59,7 @@ def apply_stages(
     )
     return fed.map_batches(
         ModelWorker,
-        batch_size=None,
+        batch_size=rows_per_block,
         batch_format="pyarrow",
         fn_constructor_args=(model, tuple(carried)),
         num_cpus=placement.actor_cpus,
@@ -77,6 +80,7 @@ def quieten(dataset: "Dataset", *, max_bytes_in_flight: int | None = None) -> No
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # Ray's own wrapper would not bring the cause along.
     context.execution_no_progress_timeout_s = _MOST_SECONDS_WITHOUT_PROGRESS
     context.execution_options.preserve_order = False
     if max_bytes_in_flight is not None:
@@ -86,7 +90,7 @@ def quieten(dataset: "Dataset", *, max_bytes_in_flight: int | None = None) -> No
 
 
 def user_error(error: BaseException) -> PipelineError | ModelError | None:
-    """The error of ours that a worker raised and Ray wrapped, if it is one."""
+    """The error of ours that a worker raised and Ray wrapped, if it is one; with our message alone."""
     seen: set[int] = set()
     ahead: list[BaseException | None] = [error]
     while ahead:
@@ -94,7 +98,10 @@ def user_error(error: BaseException) -> PipelineError | ModelError | None:
         if inner is None or id(inner) in seen:
             continue
         seen.add(id(inner))
-        if isinstance(inner, PipelineError | ModelError):
-            return inner
-        ahead += [inner.__cause__, inner.__context__, getattr(inner, "cause", None)]
+        # Ray's wrapper is of our class too, with a traceback for a message: what it wraps comes first.
+        wrapped = getattr(inner, "cause", None)
+        for candidate in (wrapped, inner):
+            if isinstance(candidate, PipelineError | ModelError):
+                return type(candidate)(str(candidate).partition(_RAYS_ADVICE)[0])
+        ahead += [inner.__cause__, inner.__context__, wrapped]
     return None
