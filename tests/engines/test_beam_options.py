@@ -23,7 +23,7 @@ def test_this_machine_means_the_python_runner_and_never_one_that_is_downloaded(f
         return
     options = parse_options(flags, num_workers=None)
     assert runs_here(options)
-    assert type(open_runner(options)) is FnApiRunner
+    assert isinstance(open_runner(options), FnApiRunner)
 
 
 @pytest.mark.parametrize(

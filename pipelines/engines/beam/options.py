@@ -88,13 +88,9 @@ def open_runner(options: PipelineOptions) -> PipelineRunner:
         UsageError: If there is none of that name, or a package of it is absent.
     """
     if runs_here(options):
-        from apache_beam.portability.api import beam_provision_api_pb2
-        from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
-        from apache_beam.runners.portability.portable_runner import JobServiceHandle
+        from pipelines.engines.beam.local_runner import open_local_runner
 
-        encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-        info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-        return FnApiRunner(provision_info=ExtendedProvisionInfo(info))
+        return open_local_runner(options)
     name = options.view_as(StandardOptions).runner
     try:
         return create_runner(name)
