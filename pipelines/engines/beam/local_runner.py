@@ -20,7 +20,7 @@ def open_local_runner(options: PipelineOptions) -> FnApiRunner:
 class _LocalRunner(FnApiRunner):
     """Quotes the command of a worker process.
 
-    Beam hands it to a shell as it is; a blank in the path of Python leaves the run waiting for workers that never start.
+    Beam hands it to a shell as it is; a blank in the path of Python leaves the run waiting for workers for ever.
     """
 
     def run_via_runner_api(
