@@ -56,6 +56,9 @@ def ray_cluster() -> Iterator[str]:
     before = signal.getsignal(signal.SIGTERM)
     size = {"num_cpus": 9, "num_gpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000}
     address = os.environ.get("RAY_ADDRESS")
+    # Workers unpickle stages that are defined in tests/; pytest puts it on the path of this process only.
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
     ray.init(address or "local", **({} if address else size), log_to_driver=False, logging_level="ERROR")
     signal.signal(signal.SIGTERM, before)
     yield ray.get_runtime_context().gcs_address

@@ -17,8 +17,8 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     store = {"object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **store})
-    node = cluster.add_node(num_cpus=2, **store)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, **store})
+    node = cluster.add_node(num_cpus=4, **store)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     lost = []
 

@@ -172,7 +172,7 @@ for moment in range(1, 60):
     shutil.copytree(os.path.join(copy, "data"), copy + "-data")
     again = in_a_child([*words, copy, "--extend"])
     problems = verify_run(LocalStorage(pathlib.Path(copy))).problems
-    print(json.dumps([code, again, problems]))
+    print(json.dumps([code, again, problems]), flush=True)
     if code == 0:
         break
 """
