@@ -68,7 +68,8 @@ class RetryRun:
                 num_inputs=settings.num_inputs,
                 num_shards=settings.num_shards,
                 num_doubles=0,
-            )
+            ),
+            command.engine_choice().device(command.device),
         )
         claimed = open_claimed(storage, described.config)
         work = dataclasses.replace(command.to_the_end(claimed, described.decode), title="retrying")

@@ -115,6 +115,8 @@ class TokenizeCorpus:
         if self.config is not None:
             return self._completed_from(self.config).run()
         self.check()
+        # Before the listing, which may take long: GPUs or options that are not there are told at once.
+        device = self.engine_choice().device(self.device)
         from tempfile import TemporaryDirectory
 
         from pipelines.claim import claim_again, claim_run, read_config
@@ -134,7 +136,7 @@ class TokenizeCorpus:
             if follows and (self.extend or num_shards is None):
                 num_shards = read_config(storage).settings.num_shards
             draft = self._plan(Path(folder), num_shards)
-            described = self.describe(draft.summary)
+            described = self.describe(draft.summary, device)
             if not follows:
                 claimed = claim_run(storage, described.config, draft, described.codebook)
             else:
@@ -151,12 +153,11 @@ class TokenizeCorpus:
         refuse_damaged_containers(manifest)
         return 0
 
-    def describe(self, plan: PlanSummary) -> RunDescription:
-        """Resolve the flags to what determines the bytes of a run over this plan."""
+    def describe(self, plan: PlanSummary, device: str) -> RunDescription:
+        """Resolve the flags to what determines the bytes of a run over this plan, the model being on `device`."""
         from pipelines.describe_run import describe_run
         from pipelines.devices import default_batch_size
 
-        device = self.engine_choice().device(self.device)
         return describe_run(
             plan,
             model=self.model,
