@@ -33,6 +33,7 @@ assert not [name for name in sent if name.endswith((".safetensors", ".pt", ".pyc
 
 
 @pytest.mark.engine
+@pytest.mark.skipif(" " in sys.executable, reason="Ray cannot start workers with sent code where the path has a blank")
 def test_the_workers_of_a_cluster_run_the_code_that_was_sent_to_them(ray_cluster):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", PROGRAM, ray_cluster]
