@@ -2,24 +2,29 @@
 
 import resource
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 from runs import files_below, write_pictures
 
 from jobs.cli import main
 
 
-@pytest.fixture
-def limit_file_size():
-    """Set the most bytes a file of this process may have: writing past it fails like a full disk."""
+@contextmanager
+def files_limited_to(num_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow past so many bytes: writing past it fails like a full disk.
+
+    The limit holds for pytest's own log too, so it is lifted before a test ends.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda num_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_it_is_one_clear_message_and_the_run_goes_on_when_there_is_room(
-    tmp_path, tiny_model_dir, limit_file_size, capsys
-):
+def test_it_is_one_clear_message_and_the_run_goes_on_when_there_is_room(tmp_path, tiny_model_dir, capsys):
     photos = write_pictures(tmp_path / "photos", 60)
     words = ["tokenize", str(photos), "--model", str(tiny_model_dir), "--num-shards", "3", "--out"]
     assert main([*words, str(tmp_path / "run")]) == 0
@@ -29,9 +34,8 @@ def test_it_is_one_clear_message_and_the_run_goes_on_when_there_is_room(
     for name in [*sizes, "manifest.json", "_SUCCESS"]:
         (tmp_path / "run" / name).unlink()
 
-    limit_file_size(sizes[largest] - 1)
-    assert main([*words, str(tmp_path / "run")]) == 1
-    limit_file_size(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    with files_limited_to(sizes[largest] - 1):
+        assert main([*words, str(tmp_path / "run")]) == 1
     err = capsys.readouterr().err
     assert f"output {tmp_path}/run/{largest}: expected room for the file, got: File too large. Free some space" in err
     committed = sorted(sizes)[: sorted(sizes).index(largest)]
@@ -46,22 +50,21 @@ def test_it_is_one_clear_message_and_the_run_goes_on_when_there_is_room(
     assert all(again[name] == data for name, data in whole.items() if name.startswith("data/"))
 
 
-def test_a_full_place_for_temporary_files_is_told_with_the_way_out(tmp_path, tiny_model_dir, limit_file_size, capsys):
+def test_a_full_place_for_temporary_files_is_told_with_the_way_out(tmp_path, tiny_model_dir, capsys):
     photos = write_pictures(tmp_path / "photos", 60)
     tempfile.gettempdir()  # Python tries the place out once, with a file of its own.
-    limit_file_size(1000)
-    code = main(["tokenize", str(photos), "--model", str(tiny_model_dir), "--out", str(tmp_path / "run")])
+    with files_limited_to(1000):
+        code = main(["tokenize", str(photos), "--model", str(tiny_model_dir), "--out", str(tmp_path / "run")])
     assert code == 1
     assert "set TMPDIR for another): expected room for the file" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_do_not_fit_are_one_clear_message(tmp_path, tiny_model_dir, limit_file_size, capsys):
+def test_pictures_that_do_not_fit_are_one_clear_message(tmp_path, tiny_model_dir, capsys):
     photos = write_pictures(tmp_path / "photos", 4)
     assert main(["tokenize", str(photos), "--model", str(tiny_model_dir), "--out", str(tmp_path / "run")]) == 0
-    limit_file_size(700)
-    assert main(["detokenize", str(tmp_path / "run"), "--out", str(tmp_path / "pictures")]) == 1
-    limit_file_size(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    with files_limited_to(700):
+        assert main(["detokenize", str(tmp_path / "run"), "--out", str(tmp_path / "pictures")]) == 1
     assert "expected room for the file, got: File too large" in capsys.readouterr().err
     assert list((tmp_path / "pictures").glob("*.png")) == []
     assert main(["detokenize", str(tmp_path / "run"), "--out", str(tmp_path / "pictures")]) == 0
