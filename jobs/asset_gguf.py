@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import BadDataError
+from spae_core.errors import GGUF_READER_ERRORS
 
 _CONTROL_TOKEN = 3
-
-# What gguf's reader, which checks little, comes to grief with in damaged files.
-_DAMAGE = (OSError, ValueError, IndexError, KeyError, NotImplementedError)
 
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
@@ -147,7 +145,7 @@ def _open(source: Path) -> Any:  # noqa: ANN401  gguf has no types
 def _refusing_damage(source: Path) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as error:
+    except GGUF_READER_ERRORS as error:
         raise BadDataError(f"{source}: expected a whole GGUF file, got: {error!r}. Fetch the asset again.") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -83,7 +82,7 @@ class EngineChoice:
         Raises:
             UsageError: If GPUs are asked for that are not there.
         """
-        from pipelines.devices import choose_device
+        from pipelines.devices import choose_device, num_cpu_cores
         from pipelines.errors import UsageError
 
         if self.gpus_per_actor is not None and wanted == "cpu":
@@ -118,7 +117,7 @@ class EngineChoice:
             model: Name or folder of the model.
             settings: Of the run.
         """
-        from pipelines.devices import default_batches_per_block
+        from pipelines.devices import default_batches_per_block, num_cpu_cores
         from pipelines.stages.supervised import Supervised
         from pipelines.stages.tokenize_images import TokenizeImages
 
@@ -171,10 +170,3 @@ class EngineChoice:
 
         must_have = wanted == "cuda" or self.gpus_per_actor is not None
         return "cuda" if check_gpus(self._ray_options(), self.gpu_fraction("cuda"), must_have=must_have) else "cpu"
-
-
-def num_cpu_cores() -> int:
-    """Cores this process may use; a container may have fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

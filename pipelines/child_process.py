@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from pipelines.batch_bytes import batch_from_bytes, batch_to_bytes
 from pipelines.errors import PipelineError
 from pipelines.stages.stage import Stage, StageResult
 
@@ -63,7 +64,7 @@ class StageChild:
             Exception: Whatever the stage raises.
         """
         try:
-            _send(self._requests, pickle.dumps((pickle.dumps(stage), _to_ipc(batch))))
+            _send(self._requests, pickle.dumps((pickle.dumps(stage), batch_to_bytes(batch))))
             answer = _receive(self._answers)
         except BrokenPipeError:
             answer = None
@@ -72,7 +73,7 @@ class StageChild:
         error, data, rejected = pickle.loads(answer)
         if error is not None:
             raise error
-        return StageResult(batch=_from_ipc(data), rejected=rejected)
+        return StageResult(batch=batch_from_bytes(data), rejected=rejected)
 
     def close(self) -> None:
         """End the child, whatever it is doing."""
@@ -145,8 +146,8 @@ def _serve() -> None:
                 stage = pickle.loads(pickled)
                 stage.setup()
                 known = pickled
-            result = stage.run(_from_ipc(data))
-            answer = pickle.dumps((None, _to_ipc(result.batch), result.rejected))
+            result = stage.run(batch_from_bytes(data))
+            answer = pickle.dumps((None, batch_to_bytes(result.batch), result.rejected))
         except Exception as error:  # noqa: BLE001  (raised again by the parent)
             answer = pickle.dumps((_portable(error), None, ()))
         _send(answers, answer)
@@ -175,19 +176,6 @@ def _receive(pipe: BinaryIO) -> bytes | None:
     length = int.from_bytes(header, "big")
     message = pipe.read(length)
     return message if len(message) == length else None
-
-
-def _to_ipc(batch: pa.RecordBatch) -> bytes:
-    """The rows of a batch, and not those its buffers hold besides."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def _from_ipc(data: bytes) -> pa.RecordBatch:
-    with pa.ipc.open_stream(data) as reader:
-        return reader.read_next_batch()
 
 
 if __name__ == "__main__":

@@ -85,9 +85,9 @@ class ShardWriter:
             quarantine_sha256=hashlib.sha256(quarantine).hexdigest(),
         )
 
-    def committed(self) -> frozenset[int]:
-        """Shards that are committed, by whomever."""
-        return committed_shards(self.storage)
+    def committed(self, among: frozenset[int]) -> frozenset[int]:
+        """Those of some shards that are committed, by whomever."""
+        return committed_shards(self.storage) & among
 
     def entry(self, shard: int) -> PartEntry:
         """The entry of a committed shard, from its files."""

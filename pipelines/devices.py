@@ -1,5 +1,6 @@
-"""Where a model runs, and how many pictures it takes at once there."""
+"""Where a model runs, how many pictures it takes at once there, and how many cores there are to feed it."""
 
+import os
 from typing import Literal
 
 from pipelines.errors import UsageError
@@ -34,3 +35,10 @@ def default_batch_size(device: str) -> int:
 def default_batches_per_block(device: str) -> int:
     """Batches that are on the device together; changes no token."""
     return _BATCHES_PER_BLOCK[device]
+
+
+def num_cpu_cores() -> int:
+    """Cores this process may use; a container may have fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

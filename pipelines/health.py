@@ -14,6 +14,7 @@ from typing import Literal
 
 from PIL import Image, features
 
+from pipelines.devices import num_cpu_cores
 from pipelines.errors import PipelineError
 from pipelines.provenance import installed_versions
 from pipelines.storage import Storage, open_storage
@@ -102,12 +103,11 @@ def _try_preconditions(storage: Storage, path: str) -> str:
 
 
 def _cpus() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS")
     return Check(
         name="CPUs",
         status="ok",
-        found=f"{usable} of {os.cpu_count()} usable, OMP_NUM_THREADS {threads or 'not set'}",
+        found=f"{num_cpu_cores()} of {os.cpu_count()} usable, OMP_NUM_THREADS {threads or 'not set'}",
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipelines.commit import ShardWriter, part_entry, quarantine_parquet
 from pipelines.parquet_files import read_parquet
 from pipelines.plan import Plan
-from pipelines.rounds import ids_in, missing_shards, open_round_plan, parts_by_shard, round_in_footer
+from pipelines.rounds import ids_in, missing_among, open_round_plan, parts_by_shard, round_in_footer
 from pipelines.run_config import RunConfig
 from pipelines.run_layout import data_part, quarantine_part, retry_part, round_quarantine_part
 from pipelines.stages.stage import RejectedRow
@@ -38,11 +38,9 @@ class RoundWriter(ShardWriter):
         """A retry's own file, or the shard's."""
         return retry_part(shard, self.round.number) if self.round.kind == "retry" else data_part(shard)
 
-    def committed(self) -> frozenset[int]:
-        """Shards of the round that are done, not those that were there before it."""
-        return frozenset(open_round_plan(self.storage, self.round).shards()) - {
-            *missing_shards(self.storage, self.round)
-        }
+    def committed(self, among: frozenset[int]) -> frozenset[int]:
+        """Those of some shards of the round that are done: not what was there before it."""
+        return among.difference(missing_among(self.storage, self.round, among))
 
     def quarantine_path(self, shard: int) -> str:
         """The round's own file; a new shard's is named as ever."""

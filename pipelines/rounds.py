@@ -5,7 +5,7 @@ any other, with fewer rows (`RoundPlan`).
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -120,8 +120,12 @@ def claim_round(storage: Storage, one: Round) -> Round:
 
 def missing_shards(storage: Storage, one: Round) -> list[int]:
     """Shards of a round that are not committed yet, in order."""
+    return missing_among(storage, one, open_round_plan(storage, one).shards())
+
+
+def missing_among(storage: Storage, one: Round, shards: Iterable[int]) -> list[int]:
+    """Those of some shards of a round that are not committed yet, in the given order."""
     there = set(storage.names(DATA_FOLDER))
-    shards = open_round_plan(storage, one).shards()
     if one.kind == "retry":
         return [shard for shard in shards if retry_part(shard, one.number).rpartition("/")[2] not in there]
     missing = []

@@ -21,13 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from spae_core.errors import ModelError
+from spae_core.errors import GGUF_READER_ERRORS, ModelError
 
 Normalization = Literal["none", "unit_mean_norm", "unit_sphere"]
 _EMBEDDING_KEYS = ("model.embed_tokens.weight", "embeddings", "transformer.wte.weight", "token_embd.weight")
-
-# What gguf's reader, which checks little, comes to grief with in damaged files.
-_GGUF_DAMAGE = (OSError, ValueError, IndexError, KeyError, NotImplementedError)
 
 
 def read_llm_embeddings(folder: str | Path) -> Tensor:
@@ -62,7 +59,7 @@ def _read_gguf_embeddings(path: Path) -> Tensor:
             if tensor.name == "token_embd.weight":
                 values = gguf.dequantize(tensor.data, tensor.tensor_type)
                 return torch.from_numpy(np.array(values, np.float32))  # a copy: the file is mapped read-only
-    except _GGUF_DAMAGE as error:
+    except GGUF_READER_ERRORS as error:
         raise ModelError(f"{path}: expected a whole GGUF file, got: {error!r}. Copy it again.") from error
     raise ModelError(f"{path}: expected a tensor token_embd.weight, got none. Is this a language model?")
 

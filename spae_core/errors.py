@@ -1,5 +1,8 @@
 """Errors that a user of the model can act on; their message is the whole story."""
 
+# What gguf's reader, which checks little, raises over damaged files; the last one over a tensor type it does not know.
+GGUF_READER_ERRORS = (OSError, ValueError, IndexError, KeyError, NotImplementedError)
+
 
 class ModelError(ValueError):
     """A model, codebook or checkpoint is unknown, damaged or does not fit the others.

@@ -59,20 +59,9 @@ class LocalEngine:
         writer: ShardWriter,
         on_progress: Callable[[Progress], None],
     ) -> EngineReport:
-        """Process shards and commit each.
+        """Process shards in their order and commit each; see `pipelines.engine.Engine`.
 
-        A shard that cannot be written is reported and leaves the others alone; a full disk ends the run, as
-        every other shard would meet it too.
-
-        Args:
-            plan: Where the rows are.
-            shards: Shards to do, in this order.
-            writer: Commits a shard.
-            on_progress: Called after each model batch and each commit; may raise to stop the run between the
-                two.
-
-        Raises:
-            StorageFullError: If there is no room for a shard; those before it are committed.
+        `on_progress` is called after each model batch and each commit.
         """
         self.model_stage.setup()
         for stage in self.feeding_stages:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -98,7 +99,8 @@ def test_mostly_garbage_ends_with_exit_code_3_and_goes_on_with_a_higher_budget(t
         (folder / f"garbage-{number}.jpg").write_bytes(b"garbage")
     code, _, err = spae(folder, "--out", tmp_path / "run")
     assert code == 3
-    assert "expected at most 50% of 10, got 6" in err
+    # Counted after a model batch, when the threads ahead of it may have met the last one too.
+    assert re.search("expected at most 50% of 10, got [67] ", err)
     assert "Traceback" not in err
     assert not (tmp_path / "run" / "_SUCCESS").exists()
     code, out, _ = spae(folder, "--out", tmp_path / "run", "--max-quarantined-fraction", 0.7)

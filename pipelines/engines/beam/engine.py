@@ -199,7 +199,7 @@ class _Watch:
             counted: What the workers counted; a runner without metrics counts nothing, then the committed rows
                 are what is known.
         """
-        new = (self.writer.committed() & self.wanted) - self.parts.keys()
+        new = self.writer.committed(self.wanted - self.parts.keys())
         for shard in sorted(new):
             part = self.writer.entry(shard)
             self.parts[shard] = part

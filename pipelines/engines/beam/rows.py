@@ -1,26 +1,10 @@
-"""Rows as they travel between Beam's transforms: bytes of Arrow's stream format, one row or a chunk each.
-
-Beam pickles what it does not know, and a pickled slice of an Arrow batch takes the whole batch along; the
-stream format writes the slice alone and keeps the column types.
-"""
+"""Rows as they travel between Beam's transforms, each on its own: Beam would pickle what it does not know."""
 
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-
-def batch_to_bytes(batch: pa.RecordBatch) -> bytes:
-    """A batch with its schema; inverse of `batch_from_bytes`."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def batch_from_bytes(data: bytes) -> pa.RecordBatch:
-    """The batch again; its columns refer to `data`."""
-    with pa.ipc.open_stream(data) as reader:
-        return reader.read_next_batch()
+from pipelines.batch_bytes import batch_from_bytes, batch_to_bytes
 
 
 def split_rows(batch: pa.RecordBatch) -> list[bytes]:

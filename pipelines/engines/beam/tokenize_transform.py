@@ -9,8 +9,8 @@ import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import PCollection, TaggedOutput
 
+from pipelines.batch_bytes import batch_from_bytes, batch_to_bytes
 from pipelines.engines.beam.model_handler import StageModelHandler
-from pipelines.engines.beam.rows import batch_from_bytes, batch_to_bytes
 from pipelines.engines.beam.tally import Tally
 from pipelines.engines.beam.transforms import TokenizeRows
 from pipelines.errors import BadDataError

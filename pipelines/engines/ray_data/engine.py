@@ -66,16 +66,9 @@ class RayEngine:
         writer: ShardWriter,
         on_progress: Callable[[Progress], None],
     ) -> EngineReport:
-        """Process shards and commit each.
+        """Process shards, begun in their order, and commit each when it is done; see `pipelines.engine.Engine`.
 
-        A shard that cannot be written is reported and leaves the others alone; a full disk ends the run, as
-        every other shard would meet it too.
-
-        Args:
-            plan: Where the rows are; the workers read it.
-            shards: Shards to do; begun in this order, committed in the order in which they are done.
-            writer: Commits a shard, on this machine.
-            on_progress: Called after each block of rows and each commit; may raise to stop the run between the two.
+        The workers read the plan; this machine commits. `on_progress` is called after each block and each commit.
 
         Raises:
             UsageError: If there is no such cluster, or it lacks the GPUs asked for.

@@ -146,7 +146,7 @@ def _start(quiet: dict[str, Any]) -> None:
 
     try:
         ray.init(address="local", include_dashboard=False, **quiet)
-    except Exception as error:
+    except Exception as error:  # Ray raises no class of its own here.
         if "timed out during startup" not in str(error):
             raise
         raise ClusterStartError(
