@@ -1,9 +1,12 @@
 """Small corpora and runs for tests: made-up pictures, and runs written without a model."""
 
 import io
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +158,17 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     """Wait till a file is there or the process has ended."""
     while process.poll() is None and not path.exists():
         time.sleep(0.0005)
+
+
+@contextmanager
+def files_limited_to(num_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow past so many bytes: writing past it fails like a full disk.
+
+    The limit holds for pytest's own log too, so it is lifted before a test ends.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

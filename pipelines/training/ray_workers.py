@@ -7,10 +7,11 @@ itself. Restarting is left to the user: the same command resumes from the newest
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from pipelines.engines.ray_data.options import RayOptions
+from pipelines.engines.ray_data.session import ray_session
 from pipelines.errors import PipelineError, UsageError
 from spae_core.errors import ModelError, TrainingError
 from spae_core.replicas import Replicas
@@ -30,23 +31,20 @@ def train_on_workers(
             alone, for the time of the call.
 
     Raises:
-        UsageError: If the cluster has fewer GPUs or CPUs than workers.
+        UsageError: If there is no such cluster, or it has fewer GPUs or CPUs than workers.
+        ClusterStartError: If none can be started here.
         PipelineError, ModelError, TrainingError: What a worker died of.
     """
-    import ray
-    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    # The workers must have this package and see these files anyway, so no code is sent.
+    with ray_session(RayOptions(address=address, ship_code=False)) as cluster:
+        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig, TorchTrainer
 
-    started_here = not ray.is_initialized()
-    if started_here:
-        ray.init(address=address or "local", include_dashboard=False, logging_level=logging.ERROR)
-    try:
-        unit = "GPU" if use_gpu else "CPU"
-        available = int(ray.cluster_resources().get(unit, 0))  # type: ignore[no-untyped-call]
+        available = int(cluster.num_gpus if use_gpu else cluster.num_cpus)
         if available < num_workers:
             raise UsageError(
-                f"--num-workers: expected at most {available}, the {unit}s of the Ray cluster, got {num_workers}. "
-                "Lower it, or give the address of a larger cluster."
+                f"--num-workers: expected at most {available}, the {'GPU' if use_gpu else 'CPU'}s of the Ray cluster, "
+                f"got {num_workers}. Lower it, or give the address of a larger cluster."
             )
         trainer = TorchTrainer(
             _work,
@@ -59,9 +57,6 @@ def train_on_workers(
             trainer.fit()
         except TrainingFailedError as error:
             raise _cause(error) from error
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def _work(settings: dict[str, object]) -> None:

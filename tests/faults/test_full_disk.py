@@ -1,27 +1,10 @@
 """A disk that fills up in the middle of a run."""
 
-import resource
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from runs import files_below, write_pictures
+from runs import files_below, files_limited_to, write_pictures
 
 from jobs.cli import main
-
-
-@contextmanager
-def files_limited_to(num_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow past so many bytes: writing past it fails like a full disk.
-
-    The limit holds for pytest's own log too, so it is lifted before a test ends.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_it_is_one_clear_message_and_the_run_goes_on_when_there_is_room(tmp_path, tiny_model_dir, capsys):

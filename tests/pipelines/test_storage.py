@@ -1,12 +1,12 @@
 import errno
 import os
-import resource
 import socket
 import subprocess
 import threading
 import uuid
 
 import pytest
+from runs import files_limited_to
 
 from pipelines.errors import StorageFullError, UsageError
 from pipelines.storage import LocalStorage, Storage, open_storage
@@ -118,22 +118,12 @@ def test_a_disk_without_hard_links_still_lets_only_the_first_writer_win(tmp_path
     assert storage.read_bytes("data/part") == b"first"
 
 
-@pytest.fixture
-def room_for_1000_bytes():
-    """A limit of the process on the size of files: writing past it fails like a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("room_for_1000_bytes")
 @pytest.mark.parametrize("verb", ["create", "replace"])
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, verb):
     storage = LocalStorage(tmp_path / "run")
     storage.replace("manifest.json", b"old")
     path = "data/part" if verb == "create" else "manifest.json"
-    with pytest.raises(StorageFullError, match=r"Free some space"):
+    with files_limited_to(1000), pytest.raises(StorageFullError, match=r"Free some space"):
         getattr(storage, verb)(path, b"x" * 2000)
     assert storage.names("data") == []
     assert storage.read_bytes("manifest.json") == b"old"
