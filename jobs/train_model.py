@@ -14,10 +14,9 @@ from jobs.console import ProgressDisplay, note, say
 
 if TYPE_CHECKING:
     from jobs.training_watch import TrainingWatch
-    from spae_core.perceptual import Lpips
     from spae_core.replicas import Replicas
     from spae_core.tokenizer import SpaeTokenizer
-    from spae_core.trainer import Trainer, TrainingData
+    from spae_core.trainer import Trainer
     from spae_core.training_config import TrainingConfig
 
 _PICTURES_WATCHED = 256
@@ -40,8 +39,12 @@ class TrainModel:
     out: Path
     """Folder of the run."""
 
-    codebook: Path
+    codebook: Path | None = None
     """A codebook.safetensors (or its folder) made by `spae codebook`."""
+
+    initial_model: str | None = None
+    """Trained model to go on from, in place of --codebook and random weights: a name or a folder. --preset then names
+    the recipe alone."""
 
     num_steps: int | None = None
     """Optimizer steps. Default: the recipe's."""
@@ -61,8 +64,8 @@ class TrainModel:
     seed: int = 0
     """Of weights, crops and batches."""
 
-    device: str = "auto"
-    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is a GPU if there is one."""
 
     engine: Literal["local", "ray"] = "local"
     """`local` is this process; `ray` trains on several GPUs (or CPUs) through Ray Train."""
@@ -120,14 +123,16 @@ class TrainModel:
     def train(self, replicas: Replicas | None = None) -> None:
         """Train in this process, alone or as one of several; see `run` for errors."""
         from jobs.training_inputs import to_images
+        from jobs.training_setup import load_lpips, prepare_training
         from jobs.training_watch import TrainingWatch, evenly_spaced
+        from pipelines.devices import choose_device
         from spae_core.replicas import Replicas
         from spae_core.trainer import Trainer
 
         replicas = replicas or Replicas()
         # Of several workers each has one GPU or one CPU, and its number is Ray's to choose.
-        device = replicas.device if replicas.world_size > 1 else self._device()
-        model, recipe, data = self._prepare()
+        device = replicas.device if replicas.world_size > 1 else choose_device(self.device)
+        model, recipe, data = prepare_training(self)
         if replicas.rank == 0:
             self._describe(model, recipe, len(data.crops))
         trainer = Trainer(
@@ -135,7 +140,7 @@ class TrainModel:
             recipe,
             data,
             self.out / "checkpoints",
-            lpips=self._lpips(recipe),
+            lpips=load_lpips(self.lpips, recipe),
             device=device,
             replicas=replicas,
         )
@@ -157,112 +162,20 @@ class TrainModel:
         """Prepare everything here, where its files are then found by all workers."""
         from functools import partial
 
+        from jobs.training_setup import prepare_training
+        from pipelines.devices import choose_device
         from pipelines.training.ray_workers import train_on_workers
         from spae_core.replicas import Replicas
 
-        _, recipe, _ = self._prepare()
+        _, recipe, _ = prepare_training(self)
         Replicas(0, self.num_workers).share_of(recipe.batch_size)  # refuses before anything starts
         train_on_workers(
             partial(_train_in_worker, self),
             num_workers=self.num_workers,
-            use_gpu=self._device().startswith("cuda"),
+            use_gpu=choose_device(self.device) == "cuda",
             folder=self.out,
             address=self.ray_address,
         )
-
-    def _prepare(self) -> tuple[SpaeTokenizer, TrainingConfig, TrainingData]:
-        import torch
-
-        from jobs.training_inputs import crops_of, fit_semantic_head
-
-        if self.num_threads:
-            torch.set_num_threads(self.num_threads)
-        recipe, model = self._recipe(), self._model()
-        self.out.mkdir(parents=True, exist_ok=True)
-        crops = crops_of(self.data, self.out, model.config.image_size_px)
-        if model.ranked_words is not None:
-            fit_semantic_head(model, self.classifier, self.text_encoder, self.out)
-        return model, recipe, self._data(model, recipe, crops)
-
-    def _device(self) -> str:
-        import torch
-
-        from pipelines.errors import UsageError
-
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UsageError("--device: expected a GPU that torch can use, got none. Use --device cpu.")
-        return self.device
-
-    def _recipe(self) -> TrainingConfig:
-        from pydantic import TypeAdapter, ValidationError
-
-        from pipelines.errors import UsageError
-        from spae_core.configs import preset
-        from spae_core.training_config import RECIPES, TrainingConfig
-
-        preset(self.preset)  # refuses unknown names with the list of those there are
-        settings = dataclasses.asdict(RECIPES[self.preset]())
-        if self.recipe is not None:
-            try:
-                _merge(settings, json.loads(self.recipe.read_text()))
-            except (OSError, ValueError) as error:
-                raise UsageError(f"--recipe {self.recipe}: expected a JSON object, got: {error}.") from error
-        for name in ("num_steps", "batch_size", "learning_rate", "precision"):
-            if getattr(self, name) is not None:
-                settings[name] = getattr(self, name)
-        settings["seed"] = self.seed
-        try:
-            return TypeAdapter(TrainingConfig).validate_python(settings)
-        except ValidationError as error:
-            raise UsageError(f"recipe: expected known settings in range, got: {error}.") from error
-
-    def _model(self) -> SpaeTokenizer:
-        import torch
-
-        from spae_core.lexical_codebook import LexicalCodebook
-        from spae_core.tokenizer import SpaeTokenizer
-
-        path = self.codebook / "codebook.safetensors" if self.codebook.is_dir() else self.codebook
-        codebook = LexicalCodebook.load(path)
-        torch.manual_seed(self.seed)
-        return SpaeTokenizer.from_preset(self.preset, codebook)
-
-    def _lpips(self, recipe: TrainingConfig) -> Lpips | None:
-        if not recipe.perceptual_weight:
-            return None
-        from jobs.named_folders import file_of
-        from spae_core.perceptual import Lpips
-
-        net = recipe.perceptual_net
-        return Lpips.from_file(file_of(self.lpips, f"lpips_{net}.safetensors"), net=net)
-
-    def _data(self, model: SpaeTokenizer, recipe: TrainingConfig, crops: Any) -> TrainingData:  # noqa: ANN401
-        from jobs.training_inputs import rank_crops, semantic_features
-        from spae_core.trainer import TrainingData
-
-        given = None
-        if model.ranked_words is not None:
-            given = model.place_words(rank_crops(model, crops, self.out))
-        if not recipe.semantic.weight:
-            return TrainingData(crops=crops, given=given)
-        image_features, word_features = semantic_features(self._semantic_encoder(), model.codebook.words, crops)
-        return TrainingData(crops=crops, given=given, image_features=image_features, word_features=word_features)
-
-    def _semantic_encoder(self) -> Any:  # noqa: ANN401 - either implementation of one interface
-        from jobs.named_folders import file_of, folder_or_asset
-        from jobs.training_inputs import CLASSIFIER_PATTERN
-
-        if self.semantic_encoder == "conse":
-            from spae_core.conse_encoder import ConseSemanticEncoder
-
-            return ConseSemanticEncoder.from_files(
-                file_of(self.classifier, CLASSIFIER_PATTERN), folder_or_asset(self.text_encoder)
-            )
-        from spae_core.semantic_encoder import OpenClipSemanticEncoder
-
-        return OpenClipSemanticEncoder.create(self.clip_model, self.clip_pretrained)
 
     def _describe(self, model: SpaeTokenizer, recipe: TrainingConfig, num_crops: int) -> None:
         """Write config.json: everything that decided the run."""
@@ -302,6 +215,7 @@ class TrainModel:
         looks = [row["evaluation"] for row in watch.rows if "evaluation" in row]
         return {
             "preset": self.preset,
+            "initial_model": self.initial_model,
             "steps": trainer.step,
             "seconds": watch.rows[-1]["seconds"] if watch.rows else 0.0,
             "num_crops": num_crops,
@@ -311,12 +225,3 @@ class TrainModel:
 
 def _train_in_worker(command: TrainModel, replicas: Replicas) -> None:
     command.train(replicas)
-
-
-def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> None:
-    """Change `settings` in place; nested objects are merged, not replaced."""
-    for name, value in changes.items():
-        if isinstance(value, dict) and isinstance(settings.get(name), dict):
-            _merge(settings[name], value)
-        else:
-            settings[name] = value

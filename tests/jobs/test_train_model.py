@@ -66,6 +66,26 @@ def test_a_training_leaves_a_model_a_log_a_page_and_a_list_of_what_it_could_not_
     assert [row["step"] for row in log_of(out)] == list(range(1, 9))
 
 
+def test_a_trained_model_is_gone_on_from_and_keeps_its_codebook(photos, codebook_file, tmp_path):
+    assert train(photos, codebook_file, tmp_path / "first", "--num-steps", 20) == 0
+    words = ["train", "--preset", "tiny", "--data", str(photos), "--out", str(tmp_path / "more")]
+    first = str(tmp_path / "first" / "model")
+    assert main([*words, "--initial-model", first, "--num-steps", "1", "--learning-rate", "1e-9"]) == 0
+    trained, more = (SpaeTokenizer.from_pretrained(tmp_path / run / "model") for run in ("first", "more"))
+    assert more.codebook.sha256 == trained.codebook.sha256
+    for name, weight in trained.named_parameters():
+        torch.testing.assert_close(more.state_dict()[name], weight, rtol=1e-3, atol=1e-6)  # stored as float16
+    assert json.loads((tmp_path / "more" / "config.json").read_text())["recipe"]["matched_start"] is False
+
+
+def test_a_new_model_needs_a_codebook_and_a_trained_one_has_it(photos, codebook_file, tmp_path, capsys):
+    words = ["train", "--preset", "tiny", "--data", str(photos), "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "expected one of --codebook and --initial-model, got neither" in capsys.readouterr().err
+    assert main([*words, "--codebook", str(codebook_file), "--initial-model", "spae-smol-128"]) == 2
+    assert "expected one of --codebook and --initial-model, got both" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_another_codebook_is_refused_with_both_hashes(
     photos, codebook_file, tiny_codebook, tmp_path, capsys
 ):
