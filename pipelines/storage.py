@@ -304,13 +304,16 @@ def driver_errors_as_os_error() -> Iterator[None]:
     """Turn what drivers of object stores raise of their own (HTTP errors, time-outs) into OSError.
 
     Raises:
-        OSError: With the driver's own message, and its error as the cause.
+        OSError: One of Python's own, which unlike a driver's survives the way to another process; with the driver's
+            message, and its error as the cause.
     """
     try:
         yield
-    except (OSError, UsageError):
+    except UsageError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and type(error).__module__ == "builtins":
+            raise
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 

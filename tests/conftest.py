@@ -46,13 +46,17 @@ def tiny_model_dir(tiny_tokenizer: SpaeTokenizer, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of a Ray cluster that this process is connected to: 9 CPUs and 2 GPUs, whatever the machine has.
+
+    Its workers find the emulated buckets by environment variables, so these are set before it starts.
 
     RAY_ADDRESS names one of that size that is there already; its workers must find the project and `tests/`.
     """
     import ray
 
+    for emulator in ("gcs_emulator", "s3_emulator"):
+        request.getfixturevalue(emulator)
     before = signal.getsignal(signal.SIGTERM)
     size = {"num_cpus": 9, "num_gpus": 2, "include_dashboard": False, "object_store_memory": 200_000_000}
     address = os.environ.get("RAY_ADDRESS")

@@ -97,5 +97,8 @@ class FakeModel(PassOn):
 
     def run(self, batch: pa.RecordBatch) -> StageResult:
         result = super().run(batch.select(["sample_id", "uri"]))
-        ids = result.batch["sample_id"].to_pylist()
-        return StageResult(batch=token_rows(ids), rejected=result.rejected)
+        tokens = token_rows(result.batch["sample_id"].to_pylist())
+        uri = tokens.schema.get_field_index("uri")
+        return StageResult(
+            batch=tokens.set_column(uri, tokens.schema.field(uri), result.batch["uri"]), rejected=result.rejected
+        )

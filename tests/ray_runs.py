@@ -3,25 +3,14 @@
 from pathlib import Path
 
 from crashing_stages import FakeModel, PassOn
-from runs import CODEBOOK_SIZE, draft_plan, run_config
+from runs import claim_made_up
 
-from pipelines.claim import ClaimedRun, claim_run
+from pipelines.claim import ClaimedRun
 from pipelines.commit import ShardWriter
 from pipelines.engine import EngineReport
 from pipelines.engines.ray_data import RayEngine, RayOptions
 from pipelines.stages.stage import Stage
-from pipelines.storage import LocalStorage, Storage
-from schemas.codebook_table import codebook_table
-
-
-def claim_made_up(storage: Storage, folder: Path, *, num_inputs: int = 12, num_shards: int = 3) -> ClaimedRun:
-    """Start or resume a run over inputs `/photos/0.jpg` … that nobody reads."""
-    draft = draft_plan(folder, num_inputs, num_shards=num_shards)
-    words = [f"word{index}" for index in range(CODEBOOK_SIZE)]
-    table = codebook_table(
-        words=words, token_ids=range(100, 100 + CODEBOOK_SIZE), codebook_sha256="b" * 64, source="made up"
-    )
-    return claim_run(storage, run_config(draft), draft, table)
+from pipelines.storage import LocalStorage
 
 
 def run_on_ray(

@@ -76,9 +76,11 @@ def run_config(draft: DraftPlan, *, batch_size: int = 4, torch_version: str = "1
     )
 
 
-def claim(storage: Storage, folder: Path, **config: object) -> ClaimedRun:
-    """Start or resume a run over 12 made-up inputs in 3 shards."""
-    draft = draft_plan(folder)
+def claim_made_up(
+    storage: Storage, folder: Path, *, num_inputs: int = 12, num_shards: int = 3, **config: object
+) -> ClaimedRun:
+    """Start or resume a run over inputs `/photos/0.jpg` … that nobody reads."""
+    draft = draft_plan(folder, num_inputs, num_shards=num_shards)
     words = [f"word{index}" for index in range(CODEBOOK_SIZE)]
     table = codebook_table(
         words=words, token_ids=range(100, 100 + CODEBOOK_SIZE), codebook_sha256="b" * 64, source="made up"
@@ -114,7 +116,7 @@ def rejected_row(sample_id: str, message: str = "it is made up") -> RejectedRow:
 def finished_run(folder: Path) -> LocalStorage:
     """A whole run of 12 inputs in 3 shards, the first id of each shard in quarantine."""
     storage = LocalStorage(folder / "run")
-    run = claim(storage, folder / "plan")
+    run = claim_made_up(storage, folder / "plan")
     writer = ShardWriter(storage=storage, config=run.config)
     parts = []
     for shard in run.missing:

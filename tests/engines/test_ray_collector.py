@@ -5,8 +5,7 @@ import random
 import pyarrow as pa
 import pytest
 from crashing_stages import FakeModel, PassOn
-from ray_runs import claim_made_up
-from runs import files_below
+from runs import claim_made_up, files_below
 
 from pipelines.commit import ShardWriter
 from pipelines.engines.ray_data.collector import Collector

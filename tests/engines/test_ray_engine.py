@@ -3,10 +3,10 @@ import time
 import pyarrow.parquet as pq
 import pytest
 from crashing_stages import FakeModel, PassOn
-from ray_runs import claim_made_up, made_up_run, run_on_ray
-from runs import files_below
+from ray_runs import made_up_run, run_on_ray
+from runs import claim_made_up, files_below
 
-from pipelines.errors import UsageError
+from pipelines.errors import PipelineError, UsageError
 from pipelines.stages.supervised import WORKER_DIED, Supervised
 from pipelines.storage import LocalStorage
 
@@ -38,6 +38,14 @@ def test_every_row_is_committed_or_quarantined_and_told(tmp_path):
     assert [part.shard for part in report.parts] == [0, 1, 2]
     assert list(report.stages) == ["pass_on", "fake_model", "commit_shards"]
     assert all(timing.busy_seconds > 0 for timing in report.stages.values())
+
+
+def test_workers_that_cannot_read_the_plan_say_what_they_lack(tmp_path):
+    claimed = claim_made_up(LocalStorage(tmp_path / "run"), tmp_path / "plan")
+    for name in claimed.plan.file_names:
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(PipelineError, match=r"expected the Ray worker on .* to read it, got: .*No such file"):
+        run_on_ray(claimed)
 
 
 def test_shards_without_rows_are_committed_too(tmp_path):

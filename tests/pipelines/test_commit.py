@@ -4,7 +4,7 @@ import pickle
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-from runs import claim, files_below, rejected_row, token_rows
+from runs import claim_made_up, files_below, rejected_row, token_rows
 
 from pipelines.commit import ShardWriter
 from pipelines.errors import BadDataError
@@ -15,7 +15,7 @@ from schemas.tokens import TokensMetadata
 @pytest.fixture
 def writer(tmp_path) -> ShardWriter:
     storage = LocalStorage(tmp_path / "run")
-    return ShardWriter(storage=storage, config=claim(storage, tmp_path / "plan").config)
+    return ShardWriter(storage=storage, config=claim_made_up(storage, tmp_path / "plan").config)
 
 
 IDS = [f"{number:032x}" for number in (5, 2, 9, 7)]
@@ -93,7 +93,7 @@ def test_files_have_zstd_page_index_and_page_checksums(writer):
 
 
 def test_a_writer_and_its_plan_travel_to_a_worker_as_pickles(tmp_path, writer):
-    plan = claim(writer.storage, tmp_path / "again").plan
+    plan = claim_made_up(writer.storage, tmp_path / "again").plan
     writer, plan = pickle.loads(pickle.dumps((writer, plan)))
     ids = plan.read_shard(2)["sample_id"].to_pylist()
     assert writer.commit(2, sample_ids=ids, batches=[token_rows(ids)], rejected=[]).num_rows == len(ids)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from runs import CODEBOOK_SIZE, LAYER_GRIDS, claim, files_below
+from runs import CODEBOOK_SIZE, LAYER_GRIDS, claim_made_up, files_below
 
 from pipelines.commit import ShardWriter
 from pipelines.engines.local import LocalEngine
@@ -91,7 +91,7 @@ class Tokens(Stage):
 def run(folder: Path, *, feed: Feed, model: Tokens, on_progress=lambda progress: None, **engine: int):
     """Run all shards of a small plan; the report and the storage."""
     storage = LocalStorage(folder / "run")
-    claimed = claim(storage, folder / "plan")
+    claimed = claim_made_up(storage, folder / "plan")
     local = LocalEngine(feeding_stages=[feed], model_stage=model, **{"num_threads": 2, **engine})
     writer = ShardWriter(storage=storage, config=claimed.config)
     return local.run_shards(claimed.plan, claimed.missing, writer, on_progress), storage

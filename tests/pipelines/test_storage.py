@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import socket
 import subprocess
 import threading
@@ -9,7 +10,7 @@ import pytest
 from runs import files_limited_to
 
 from pipelines.errors import StorageFullError, UsageError
-from pipelines.storage import LocalStorage, Storage, open_storage
+from pipelines.storage import LocalStorage, Storage, driver_errors_as_os_error, open_storage
 
 
 @pytest.fixture(params=["local", "file url", "memory"])
@@ -160,3 +161,17 @@ def test_a_place_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("not a folder")
     with pytest.raises(UsageError, match="expected a folder that can be written to"):
         open_storage(tmp_path / "run").prepare()
+
+
+def test_an_error_of_a_driver_becomes_one_that_survives_the_way_to_another_process():
+    class ConnectorError(OSError):
+        """As aiohttp's: unpickled, its constructor misses arguments."""
+
+        def __init__(self, key: str, cause: OSError) -> None:
+            super().__init__(cause.errno, f"{key}: {cause.strerror}")
+
+    with pytest.raises(OSError, match=r"ConnectorError: .*bucket: no route") as raised, driver_errors_as_os_error():
+        raise ConnectorError("bucket", OSError(errno.EHOSTUNREACH, "no route"))
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+    with pytest.raises(FileNotFoundError), driver_errors_as_os_error():
+        raise FileNotFoundError(errno.ENOENT, "gone")

@@ -16,6 +16,7 @@ from pipelines.engines.ray_data.rows import REJECTED_STAGE, busy_column, run_ali
 from pipelines.errors import PipelineError
 from pipelines.plan import Plan
 from pipelines.stages.stage import Stage
+from pipelines.storage import driver_errors_as_os_error
 from spae_core.errors import ModelError
 
 #: Shard of a row, how many rows the plan gives that shard, and who ran the model on the row.
@@ -24,9 +25,21 @@ RUN_COLUMNS = (SHARD, NUM_PLANNED)
 
 
 def read_plan(shards: pa.Table, *, plan: Plan) -> Iterator[pa.Table]:
-    """Shard numbers to the rows the plan gives them; an empty shard gives one row without a `sample_id`."""
+    """Shard numbers to the rows the plan gives them; an empty shard gives one row without a `sample_id`.
+
+    Raises:
+        PipelineError: If this machine cannot read the plan that the driver could write.
+    """
     for shard in shards["shard"].to_pylist():
-        rows = plan.rows_to_read(shard)
+        try:
+            with driver_errors_as_os_error():
+                rows = plan.rows_to_read(shard)
+        except OSError as error:
+            raise PipelineError(
+                f"plan of {plan.storage.url()}: expected the Ray worker on {os.uname().nodename} to read it, "
+                f"got: {error}. Give workers the network and credentials of this machine: its environment variables "
+                "stay here. Then run the same command again."
+            ) from error
         num_planned = rows.num_rows
         if num_planned == 0:
             rows = pa.Table.from_pylist([dict.fromkeys(rows.schema.names)], schema=rows.schema)
