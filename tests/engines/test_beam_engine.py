@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from beam_runs import TinyRun
 from runs import write_pictures
+from tiny_runs import TinyRun
 
 from pipelines.engines.beam.model_handler import StageModelHandler
 from pipelines.errors import BadDataError, StorageFullError, UsageError

@@ -11,8 +11,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.typehints.decorators import TypeCheckError
-from beam_runs import TinyRun
 from runs import write_pictures
+from tiny_runs import TinyRun
 
 from pipelines.engines.beam import TokenizeImages
 from pipelines.engines.beam.options import open_runner

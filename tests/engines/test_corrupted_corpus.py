@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from beam_runs import TinyRun
 from pictures import bad_pictures, png
+from tiny_runs import TinyRun
 
 NUM_INPUTS, NUM_CORRUPTED = 1000, 37
 
@@ -69,26 +69,26 @@ def test_the_corpus_is_corrupted_in_twelve_ways(corpus):
     assert len(classes) == 8
 
 
-@pytest.mark.parametrize(("rows_per_chunk", "batch_size"), [(1, 8), (1000, 8), (7, 64)])
-def test_local_keeps_963_rows_at_any_block_and_batch_size(
-    corpus, oracle, tmp_path, tiny_model_dir, rows_per_chunk, batch_size
+@pytest.mark.parametrize(
+    ("engine", "batch_size", "settings"),
+    [
+        ("local", 8, {"rows_per_chunk": 1}),
+        ("local", 8, {"rows_per_chunk": 1000}),
+        ("local", 64, {"rows_per_chunk": 7}),
+        pytest.param("beam", 8, {"rows_per_chunk": 8}, marks=pytest.mark.engine),
+        pytest.param("beam", 64, {"rows_per_chunk": 50}, marks=pytest.mark.engine),
+        pytest.param("ray", 8, {"max_actors": 2}, marks=pytest.mark.engine),
+        pytest.param("ray", 64, {"max_actors": 1}, marks=pytest.mark.engine),
+    ],
+)
+def test_963_rows_are_kept_at_any_block_and_batch_size(
+    corpus, oracle, tmp_path, tiny_model_dir, engine, batch_size, settings, request
 ):
+    if engine == "ray":
+        request.getfixturevalue("ray_cluster")
     folder, classes = corpus
     run = TinyRun.over(folder, tmp_path / "run", tiny_model_dir, num_shards=4, batch_size=batch_size)
-    run.run(run.local(rows_per_chunk=rows_per_chunk))
-    check_counts(run, classes)
-    if batch_size == 8:
-        assert run.parts() == oracle
-
-
-@pytest.mark.engine
-@pytest.mark.parametrize(("rows_per_chunk", "batch_size"), [(8, 8), (50, 64)])
-def test_beam_keeps_963_rows_at_any_block_and_batch_size(
-    corpus, oracle, tmp_path, tiny_model_dir, rows_per_chunk, batch_size
-):
-    folder, classes = corpus
-    run = TinyRun.over(folder, tmp_path / "run", tiny_model_dir, num_shards=4, batch_size=batch_size)
-    run.run(run.beam(rows_per_chunk=rows_per_chunk))
+    run.run(getattr(run, engine)(**settings))
     check_counts(run, classes)
     if batch_size == 8:
         assert run.parts() == oracle

@@ -64,13 +64,24 @@ def test_the_same_job_twice_leaves_the_same_100_rows(tmp_path):
     assert uris(storage) == planned(100)
 
 
-def test_a_second_run_over_the_first_that_fails_leaves_the_old_100_rows(tmp_path):
+def fail_half_way(progress) -> None:
+    if progress.num_done > 50:
+        raise UsageError("failed half-way")
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [{"model": FakeModel(refuses="failed at once")}, {"on_progress": fail_half_way}],
+    ids=["at once", "half-way"],
+)
+def test_a_second_run_over_the_first_that_fails_leaves_the_old_100_rows(tmp_path, failing):
     _, storage = made_up_run(tmp_path, num_inputs=100, num_shards=4)
     before = files_below(storage.root)
     claimed = claim_made_up(storage, tmp_path / "plan", num_inputs=100, num_shards=4)
-    with pytest.raises(UsageError, match=r"^no such model$"):
-        run_on_ray(claimed, shards=[0, 1, 2, 3], model=FakeModel(refuses="no such model"))
+    with pytest.raises(UsageError, match=r"^failed"):
+        run_on_ray(claimed, shards=[0, 1, 2, 3], **failing)
     assert files_below(storage.root) == before
+    assert uris(storage) == planned(100)
 
 
 def test_a_resume_over_35_files_begins_within_two_seconds(tmp_path, record_property):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import tarfile
 import time
 
 import pyarrow.parquet as pq
@@ -71,6 +72,27 @@ def test_killed_again_and_again_and_finished_gives_the_bytes_of_an_unbroken_run(
     assert num_committed[-1] < NUM_SHARDS
     assert main([*words, str(run)]) == 0
     assert same_but_for_timings(files_below(tmp_path / "unbroken"), files_below(run))
+    assert main(["verify", str(run)]) == 0
+
+
+def test_killed_in_the_middle_of_files_of_many_rows_it_still_gives_all_240(tmp_path, tiny_model_dir):
+    """One input gives many rows, and it is cut anywhere: a row is planned, not its file."""
+    photos = write_pictures(tmp_path / "photos", 240)
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for number in range(6):
+        with tarfile.open(inputs / f"{number}.tar", "w") as tar:
+            for path in sorted(photos.iterdir())[number * 40 : (number + 1) * 40]:
+                tar.add(path, path.name)
+    run = tmp_path / "run"
+    words = ["tokenize", str(inputs), "--model", str(tiny_model_dir), "--num-shards", "8", "--out", str(run)]
+    process = spae_process(*words)
+    wait_for(run / "data" / "part-00002.parquet", process)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run was over before it was killed"
+    assert main(words) == 0
+    assert len(set(pq.read_table(run / "data")["uri"].to_pylist())) == pq.read_table(run / "data").num_rows == 240
     assert main(["verify", str(run)]) == 0
 
 

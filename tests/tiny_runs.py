@@ -14,6 +14,7 @@ from pipelines.describe_run import describe_run
 from pipelines.engine import Engine
 from pipelines.engines.beam import BeamEngine
 from pipelines.engines.local import LocalEngine
+from pipelines.engines.ray_data import RayEngine, RayOptions
 from pipelines.plan import build_plan
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
 from pipelines.stages.read_inputs import ReadInputs
@@ -93,6 +94,9 @@ class TinyRun:
 
     def beam(self, **settings: object) -> BeamEngine:
         return BeamEngine(feeding_stages=self.feeding, model_stage=self.model, **settings)
+
+    def ray(self, **options: object) -> RayEngine:
+        return RayEngine(feeding_stages=self.feeding, model_stage=self.model, options=RayOptions(**options))
 
     def run(self, engine: Engine, shards: Sequence[int] | None = None):
         """Do the missing shards, or those named; the report. Progress is kept in `seen`."""
