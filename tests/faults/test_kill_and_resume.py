@@ -116,6 +116,22 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_half_written(tm
     assert not (run / ".tmp").exists()
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("engine", ["ray", "beam"])
+def test_a_terminated_run_of_another_engine_ends_in_good_order_too(tmp_path, words, engine):
+    run = tmp_path / "run"
+    process = spae_process(*words, run, "--engine", engine)
+    wait_for(run / "config.json", process)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert f"interrupted: {check_whole(run)} of {NUM_SHARDS} shards are committed and kept" in err
+    assert "Traceback" not in err
+    assert main([*words, str(run)]) == 0
+    assert main(["verify", str(run)]) == 0
+
+
 def test_a_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_path, words):
     run, hung = tmp_path / "run", tmp_path / "photos" / "a-pipe.png"
     os.mkfifo(tmp_path / "pipe")  # Whoever reads it waits for ever, as for a bucket that does not answer.

@@ -170,5 +170,10 @@ def _own_signal_handlers() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as ending:
+        # Ray's answer to a signal that came while it was connecting.
+        if ending.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
