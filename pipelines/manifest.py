@@ -9,7 +9,15 @@ from pipelines.commit import part_entry
 from pipelines.errors import BadDataError, ShardsFailedError
 from pipelines.parquet_files import read_parquet
 from pipelines.rounds import parts_by_shard, quarantined_now, read_rounds
-from pipelines.run_layout import DATA_FOLDER, MANIFEST, QUARANTINE_FOLDER, SUCCESS, quarantine_part, round_of_part
+from pipelines.run_layout import (
+    CODEBOOK,
+    DATA_FOLDER,
+    MANIFEST,
+    QUARANTINE_FOLDER,
+    SUCCESS,
+    quarantine_part,
+    round_of_part,
+)
 from pipelines.stages.read_inputs import DAMAGED_CONTAINER, ReadInputs
 from pipelines.storage import Storage
 from schemas.manifest import Manifest, PartEntry, RoundEntry, StageTiming
@@ -71,6 +79,7 @@ def finish_run(
         plan_sha256=run.config.settings.plan_sha256,
         model_sha256=run.config.settings.model_sha256,
         codebook_sha256=run.config.settings.codebook_sha256,
+        codebook_table_sha256=hashlib.sha256(storage.read_bytes(CODEBOOK)).hexdigest(),
         num_processed=num_processed,
         wall_seconds=round(wall_seconds, 3),
         images_per_second=round(num_processed / wall_seconds, 2) if wall_seconds > 0 else 0.0,

@@ -5,7 +5,8 @@ the process then aborts after its work is done. Our files are small, and shards 
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -39,19 +40,25 @@ def open_parquet(source: BinaryIO | bytes, *, buffer_bytes: int = 0) -> pq.Parqu
         buffer_bytes: Read columns in pieces of this size, in little memory. Default: a row group's column at once.
 
     Raises:
-        pa.ArrowException: If it is no Parquet file.
+        pa.ArrowException: If it is no Parquet file, or a damaged one.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True)
+    with _damage_as_arrow_error():
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=buffer_bytes, page_checksum_verification=True)
+        # Damaged names are told here, and not wherever they are first looked at.
+        _ = parquet.schema_arrow.names
+        return parquet
 
 
 def read_parquet(source: BinaryIO | bytes, *, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a Parquet file whole, or some of its columns.
 
     Raises:
-        pa.ArrowException: If it is no Parquet file; OSError if a page's checksum is wrong.
+        pa.ArrowException: If it is no Parquet file, or a damaged one; OSError if a page's checksum is wrong.
     """
-    return open_parquet(source).read(columns=list(columns) if columns else None, use_threads=False)
+    file = open_parquet(source)
+    with _damage_as_arrow_error():
+        return file.read(columns=list(columns) if columns else None, use_threads=False)
 
 
 def read_rows_equal(source: BinaryIO, *, column: str, value: int) -> pa.Table:
@@ -61,6 +68,9 @@ def read_rows_equal(source: BinaryIO, *, column: str, value: int) -> pa.Table:
         source: An open file.
         column: Name of the column; the file should be sorted by it.
         value: The value.
+
+    Raises:
+        pa.ArrowException: If it is no Parquet file, or a damaged one; OSError if a page's checksum is wrong.
     """
     file = open_parquet(source)
     index = file.schema_arrow.get_field_index(column)
@@ -69,5 +79,15 @@ def read_rows_equal(source: BinaryIO, *, column: str, value: int) -> pa.Table:
         statistics = file.metadata.row_group(group).column(index).statistics
         if statistics is None or not statistics.has_min_max or statistics.min <= value <= statistics.max:
             groups.append(group)
-    table = file.read_row_groups(groups, use_threads=False)
+    with _damage_as_arrow_error():
+        table = file.read_row_groups(groups, use_threads=False)
     return table.filter(pc.equal(table[column], value))
+
+
+@contextmanager
+def _damage_as_arrow_error() -> Iterator[None]:
+    """Pyarrow meets some damage only when it decodes names, in Python."""
+    try:
+        yield
+    except (UnicodeDecodeError, TypeError) as error:
+        raise pa.ArrowInvalid(f"damaged Parquet file: {error}") from error

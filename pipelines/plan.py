@@ -12,9 +12,11 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -106,11 +108,15 @@ class Plan:
         return cls(storage=storage, num_shards=num_shards, file_names=tuple(sorted(held)))
 
     def read_shard(self, shard: int) -> pa.Table:
-        """The rows of one shard, sorted by sample_id; `schemas.plan.plan_schema`."""
+        """The rows of one shard, sorted by sample_id; `schemas.plan.plan_schema`.
+
+        Raises:
+            BadDataError: If its file is damaged.
+        """
         for name in self.file_names:
             shards = shards_of_plan_file(name, self.num_shards)
             if shards is not None and shard in shards:
-                with self.storage.open(name) as file:
+                with self.opened(name) as file:
                     return read_rows_equal(file, column="shard", value=shard)
         raise IndexError(f"shard: expected 0 to {self.num_shards - 1}, got {shard}. Use the run's own plan.")
 
@@ -133,14 +139,32 @@ class Plan:
 
     def kept_fields(self) -> tuple[pa.Field, ...]:
         """The user's own columns, with their types; read from the first file."""
-        with self.storage.open(self.file_names[0]) as file:
+        with self.opened(self.file_names[0]) as file:
             return kept_fields_of(open_parquet(file).schema_arrow)
 
     def rows(self) -> Iterator[pa.Table]:
         """All rows, a table a file."""
         for name in self.file_names:
-            with self.storage.open(name) as file:
+            with self.opened(name) as file:
                 yield read_parquet(file)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file of the plan for reading in this block.
+
+        Raises:
+            BadDataError: If what is read turns out to be damaged.
+        """
+        try:
+            with self.storage.open(name) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the system's own word, e.g. for a file that is not there
+            raise BadDataError(
+                f"plan {self.storage.url(name)}: expected to read it whole, got: {error}. "
+                "Try again; if it stays so, the file is damaged: copy it again from where it was written."
+            ) from error
 
 
 def default_num_shards(num_inputs: int) -> int:

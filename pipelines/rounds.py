@@ -35,13 +35,13 @@ class RoundPlan(Plan):
     def read_shard(self, shard: int) -> pa.Table:
         """The round's rows in one shard, sorted by sample_id; often none."""
         (name,) = self.file_names
-        with self.storage.open(name) as file:
+        with self.opened(name) as file:
             return read_rows_equal(file, column="shard", value=shard)
 
     def shards(self) -> list[int]:
         """Shards the round has rows in, in order."""
         (name,) = self.file_names
-        with self.storage.open(name) as file:
+        with self.opened(name) as file:
             return sorted(pc.unique(read_parquet(file, columns=["shard"])["shard"]).to_pylist())
 
 

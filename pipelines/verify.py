@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.claim import read_config
+from pipelines.errors import BadDataError
 from pipelines.manifest import read_manifest
 from pipelines.parquet_files import read_parquet
 from pipelines.plan import Plan
@@ -68,8 +69,7 @@ def verify_run(storage: Storage) -> VerifyReport:
     problems += _open_or_damaged_rounds(storage, rounds)
     num_shards = rounds[-1].num_shards if rounds else plan.num_shards
     problems += _stray_files(storage, num_shards, rounds)
-    if not storage.exists(CODEBOOK):
-        problems.append(f"{CODEBOOK}: missing; run the same `spae tokenize` again to restore it")
+    problems += _codebook_problems(storage, manifest)
     check = _ShardCheck(storage=storage, config=config, plan=plan, rounds=rounds, manifest=manifest)
     num_planned = num_ok = num_quarantined = 0
     data, quarantine = parts_by_shard(storage), parts_by_shard(storage, QUARANTINE_FOLDER)
@@ -154,7 +154,7 @@ class _ShardCheck:
         for one in self.rounds:
             try:
                 ids = open_round_plan(self.storage, one).read_shard(shard)["sample_id"].to_pylist()
-            except (OSError, pa.ArrowException):
+            except (OSError, BadDataError):
                 continue  # Noted as a damaged round.
             if one.kind == "extend" and shard >= one.first_new_shard:
                 planned[0] = ids
@@ -297,13 +297,22 @@ def _open_or_damaged_rounds(storage: Storage, rounds: Sequence[Round]) -> Iterat
         try:
             got = hashlib.sha256(storage.read_bytes(one.plan_path)).hexdigest()
             left = missing_shards(storage, one) if got == one.plan_sha256 else []
-        except (OSError, pa.ArrowException, SchemaError) as error:
+        except (OSError, pa.ArrowException, BadDataError, SchemaError) as error:
             yield f"{one.kind} {one.number}: expected its plan and parts whole, got: {error}"
             continue
         if got != one.plan_sha256:
             yield f"{one.plan_path}: expected sha256 {one.plan_sha256} of its round, got {got}"
         if left:
             yield f"{one.kind} {one.number}: {len(left)} shards are missing; {_remedy(one)}"
+
+
+def _codebook_problems(storage: Storage, manifest: Manifest | None) -> Iterator[str]:
+    if not storage.exists(CODEBOOK):
+        yield f"{CODEBOOK}: missing; run the same `spae tokenize` again to restore it"
+    elif manifest and (got := hashlib.sha256(storage.read_bytes(CODEBOOK)).hexdigest()) != (
+        expected := manifest.codebook_table_sha256
+    ):
+        yield f"{CODEBOOK}: expected sha256 {expected} of the manifest, got {got}; delete it and run the command again"
 
 
 def _stray_files(storage: Storage, num_shards: int, rounds: Sequence[Round]) -> Iterator[str]:

@@ -92,6 +92,7 @@ class Manifest:
         plan_sha256: Hash of the plan.
         model_sha256: Hash of the model's weights.
         codebook_sha256: Hash of the codebook.
+        codebook_table_sha256: Hash of the bytes of `codebook.parquet`.
         num_processed: Rows handled by the process that finished the run; fewer than planned after a resume.
         wall_seconds: Time that process took for them.
         images_per_second: num_processed / wall_seconds.
@@ -110,6 +111,7 @@ class Manifest:
     plan_sha256: str
     model_sha256: str
     codebook_sha256: str
+    codebook_table_sha256: str
     num_processed: int
     wall_seconds: float
     images_per_second: float

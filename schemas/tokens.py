@@ -83,11 +83,10 @@ class TokensMetadata:
             where: Path or url of the file, for messages.
 
         Raises:
-            SchemaError: If the file is not `tokens/1` or lacks one of the keys.
+            SchemaError: If the file is not `tokens/1`, or one of the keys is lacking or damaged.
         """
-        found = footer or {}
-        schema = found.get(SCHEMA_KEY)
-        check_schema(schema.decode() if schema else None, TOKENS, where=where)
+        found = {key: value.decode(errors="replace") for key, value in (footer or {}).items()}
+        check_schema(found.get(SCHEMA_KEY), TOKENS, where=where)
 
         def text(name: str) -> str:
             value = found.get(f"{_PREFIX}{name}".encode())
@@ -95,24 +94,32 @@ class TokensMetadata:
                 raise SchemaError(
                     f"footer of {where}: expected the key {_PREFIX}{name}, got none. Tokenize into a new folder."
                 )
-            return value.decode()
+            return value
 
-        return cls(
-            model=text("model"),
-            model_sha256=text("model_sha256"),
-            codebook_sha256=text("codebook_sha256"),
-            codebook_size=int(text("codebook_size")),
-            layer_grids=tuple((int(h), int(w)) for h, w in json.loads(text("layer_grids"))),
-            preprocessing=text("preprocessing"),
-            decoder=text("decoder"),
-            plan_sha256=text("plan_sha256"),
-            shard=int(text("shard")),
-            num_shards=int(text("num_shards")),
-            num_planned=int(text("num_planned")),
-            num_ok=int(text("num_ok")),
-            num_quarantined=int(text("num_quarantined")),
-            round=int(found.get(f"{_PREFIX}round".encode(), b"0")),
-        )
+        try:
+            return cls(
+                model=text("model"),
+                model_sha256=text("model_sha256"),
+                codebook_sha256=text("codebook_sha256"),
+                codebook_size=int(text("codebook_size")),
+                layer_grids=tuple((int(h), int(w)) for h, w in json.loads(text("layer_grids"))),
+                preprocessing=text("preprocessing"),
+                decoder=text("decoder"),
+                plan_sha256=text("plan_sha256"),
+                shard=int(text("shard")),
+                num_shards=int(text("num_shards")),
+                num_planned=int(text("num_planned")),
+                num_ok=int(text("num_ok")),
+                num_quarantined=int(text("num_quarantined")),
+                round=int(found.get(f"{_PREFIX}round".encode(), "0")),
+            )
+        except SchemaError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise SchemaError(
+                f"footer of {where}: expected the keys of {TOKENS}, got something else ({error}). "
+                "The file is damaged: copy it again, or delete it and repeat the command that wrote it."
+            ) from error
 
 
 def token_column(layer: int) -> str:

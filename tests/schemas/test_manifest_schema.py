@@ -25,6 +25,7 @@ MANIFEST = Manifest(
     plan_sha256="c" * 64,
     model_sha256="d" * 64,
     codebook_sha256="e" * 64,
+    codebook_table_sha256="f" * 64,
     num_processed=10,
     wall_seconds=2.0,
     images_per_second=5.0,
