@@ -67,14 +67,22 @@ class Adversary:
             "lecam": self.lecam(mean(real_logits.float().mean()), mean(fake_logits.float().mean())),
         }
         total = terms["discriminator"] + self.config.lecam_weight * terms["lecam"]
-        if self.config.r1_cost and step % self.config.r1_every == 0:
-            terms["r1"] = r1_penalty(self.discriminator, real, cost=self.config.r1_cost)
-            total = total + self.config.r1_every * terms["r1"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        if self.config.r1_cost and step % self.config.r1_every == 0:
+            terms["r1"] = self._penalize_slope(real)
         self.replicas.average_gradients(list(self.discriminator.parameters()))
         self.optimizer.step()
         return {name: term.detach() for name, term in terms.items()}
+
+    def _penalize_slope(self, real: Tensor) -> Tensor:
+        """Add the gradient of R1 over the batch (B, 3, S, S), some pictures at a time; returns the penalty."""
+        penalty = real.new_zeros(())
+        for pictures in real.split(self.config.r1_pictures_at_once):
+            share = r1_penalty(self.discriminator, pictures, cost=self.config.r1_cost) * (len(pictures) / len(real))
+            (self.config.r1_every * share).backward()
+            penalty += share.detach()
+        return penalty
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

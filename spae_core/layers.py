@@ -7,14 +7,22 @@ Letters: B batch, C_in/C_out channels, H×W size, D number of layers.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 GROUP_NORM_EPS = 1e-6
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, swish, 3×3 convolution, twice, added to the input; a 1×1 shortcut when the width changes."""
+    """GroupNorm, swish, 3×3 convolution, twice, added to the input; a 1×1 shortcut when the width changes.
+
+    Attributes:
+        recomputes: Keep the input alone for the backward pass, and compute what is inside again there.
+    """
+
+    recomputes = False
 
     def __init__(self, in_channels: int, out_channels: int, norm_groups: int) -> None:
         super().__init__()
@@ -28,6 +36,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C_out, H, W)."""
+        if self.recomputes and torch.is_grad_enabled():
+            kept: Tensor = checkpoint(self._add_residual, inputs, use_reentrant=False)
+            return kept
+        return self._add_residual(inputs)
+
+    def _add_residual(self, inputs: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(inputs)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
         out: Tensor = self.shortcut(inputs) + hidden

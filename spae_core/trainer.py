@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from spae_core.adversary import Adversary
 from spae_core.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
 from spae_core.errors import ModelError, TrainingError
+from spae_core.layers import ResidualBlock
 from spae_core.matched_start import match_latents_to_codebook
 from spae_core.metrics import LayerCodeStatistics, codebook_perplexity
 from spae_core.model_files import config_to_json
@@ -136,6 +137,9 @@ class Trainer:
         if recipe.channels_last:
             for half in (model.encoder, model.decoder):
                 half.to(memory_format=torch.channels_last)
+        for block in model.modules():
+            if isinstance(block, ResidualBlock):
+                block.recomputes = recipe.recompute_activations
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
         self.averaging = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
@@ -203,7 +207,7 @@ class Trainer:
         recipe = asdict(self.recipe)
         # What one looks at may change, and a run may be lengthened or shortened: the learning rate then follows the
         # new schedule from the resumed step on.
-        for changeable in ("num_steps", "log_every", "evaluate_every", "checkpoint_every"):
+        for changeable in ("num_steps", "log_every", "evaluate_every", "checkpoint_every", "recompute_activations"):
             del recipe[changeable]
         return {
             "config": config_to_json(self.model.config),

@@ -71,6 +71,18 @@ def test_it_learns_to_tell_real_from_decoded():
     assert opponent.generator_loss(real) < opponent.generator_loss(decoded)
 
 
+def test_r1_some_pictures_at_a_time_is_r1_of_the_batch():
+    real, decoded = pictures(0.5, 1), pictures(0, 2)
+    weights, penalties = [], []
+    for at_once in (4, 3, 1):
+        opponent = adversary(r1_cost=100.0, r1_pictures_at_once=at_once)
+        penalties.append(opponent.step(real, decoded, 1e-3, 0)["r1"].item())
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in opponent.discriminator.parameters()]))
+    assert penalties == pytest.approx([penalties[0]] * 3)
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("changes", "moves"), [({"r1_cost": 1e4}, True), ({"lecam_weight": 1e4}, True), ({}, False)])
 def test_the_regularizers_change_what_is_learned(changes, moves):
     def weights(opponent: Adversary) -> torch.Tensor:

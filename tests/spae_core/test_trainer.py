@@ -105,6 +105,24 @@ def test_watching_a_run_more_often_does_not_make_it_another(tiny_codebook, tmp_p
     assert trainer_of(tmp_path, tiny_codebook, watched).step == 2
 
 
+def test_recomputing_activations_keeps_fewer_tensors_and_changes_no_bit(tiny_codebook, tmp_path):
+    def count_kept(recomputes: bool) -> int:
+        kept: list[int] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(1)
+            return tensor
+
+        recipe = plain_recipe(recompute_activations=recomputes, num_steps=3)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda same: same):
+            list(trainer_of(tmp_path / str(recomputes), tiny_codebook, recipe).steps())
+        return len(kept)
+
+    num_kept = [count_kept(recomputes) for recomputes in (False, True)]
+    assert num_kept[1] < 0.75 * num_kept[0]
+    assert_equal_states(stored(tmp_path / "True", 3)["state"], stored(tmp_path / "False", 3)["state"])
+
+
 def test_a_finished_run_may_be_lengthened(tiny_codebook, tmp_path):
     list(trainer_of(tmp_path, tiny_codebook, plain_recipe(num_steps=2)).steps())
     longer = trainer_of(tmp_path, tiny_codebook, plain_recipe(num_steps=4))
