@@ -16,8 +16,20 @@ from schemas.tokens import tokens_schema
 SCHEMA = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
 
 
+class StageOfIds(Stage):
+    """What stages of tests have in common: rows of an id and a uri come, and go."""
+
+    @property
+    def input_schema(self) -> pa.Schema:
+        return SCHEMA
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        return SCHEMA
+
+
 @dataclass(frozen=True, kw_only=True)
-class PassOn(Stage):
+class PassOn(StageOfIds):
     """Gives rows on as they are.
 
     Attributes:
@@ -59,14 +71,6 @@ class PassOn(Stage):
     @property
     def resources(self) -> Resources:
         return Resources(batch_size=self.batch_size, gpu_fraction=self.gpu_fraction)
-
-    @property
-    def input_schema(self) -> pa.Schema:
-        return SCHEMA
-
-    @property
-    def output_schema(self) -> pa.Schema:
-        return SCHEMA
 
     def run(self, batch: pa.RecordBatch) -> StageResult:
         time.sleep(self.seconds)

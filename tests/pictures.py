@@ -7,6 +7,7 @@ import functools
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,15 @@ def photo(width_px: int, height_px: int, seed: int = 0) -> Image.Image:
     pixels[(x - width_px * 0.4) ** 2 + (y - height_px * 0.5) ** 2 < (0.2 * height_px) ** 2] += 60
     pixels += rng.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_photos(folder: Path, num_photos: int) -> Path:
+    """So many small photographs, `0.png` …, and `broken.png`, which is none."""
+    folder.mkdir()
+    for index in range(num_photos):
+        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
 
 
 def encode(image: Image.Image, format_name: str, **options: object) -> bytes:

@@ -4,8 +4,9 @@ import io
 import resource
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,8 +29,8 @@ LAYER_GRIDS = ((1, 1), (2, 2))
 CODEBOOK_SIZE = 10
 
 
-def write_pictures(folder: Path, num_pictures: int, *, seed: int = 0) -> Path:
-    """PNG pictures `picture-000.png` … of coloured blocks, each different."""
+def write_pictures(folder: Path, num_pictures: int, *, num_bad: int = 0, seed: int = 0) -> Path:
+    """PNG pictures `picture-000.png` … of coloured blocks, each different; and `bad-0.png` …, which are none."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     for number in range(num_pictures):
@@ -37,6 +38,8 @@ def write_pictures(folder: Path, num_pictures: int, *, seed: int = 0) -> Path:
         sink = io.BytesIO()
         Image.fromarray(np.kron(blocks, np.ones((9, 9, 1), np.uint8))).save(sink, format="PNG")
         (folder / f"picture-{number:03d}.png").write_bytes(sink.getvalue())
+    for number in range(num_bad):
+        (folder / f"bad-{number}.png").write_bytes(b"garbage")
     return folder
 
 
@@ -160,6 +163,23 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
     """Wait till a file is there or the process has ended."""
     while process.poll() is None and not path.exists():
         time.sleep(0.0005)
+
+
+def winners_of_a_race(num_writers: int, attempt: Callable[[int], bool]) -> list[int]:
+    """Numbers of the writers whose attempt succeeded, of many that begin at once."""
+    barrier, winners = threading.Barrier(num_writers), []
+
+    def run(number: int) -> None:
+        barrier.wait()
+        if attempt(number):
+            winners.append(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(num_writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return winners
 
 
 @contextmanager

@@ -17,10 +17,7 @@ NUM_PICTURES, NUM_SHARDS = 20, 3
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = write_pictures(tmp_path / "photos", NUM_PICTURES)
-    for number in range(3):
-        (folder / f"bad-{number}.png").write_bytes(b"garbage")
-    return folder
+    return write_pictures(tmp_path / "photos", NUM_PICTURES, num_bad=3)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encode, photo
+from pictures import encode, photo, write_photos
 
 from jobs.cli import main
 from jobs.training_inputs import crops_of
@@ -14,12 +14,7 @@ from pipelines.training_crops import SUMMARY_FILE, UNREADABLE_FILE, open_crops
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(6):
-        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
+    return write_photos(tmp_path / "photos", 6)
 
 
 def make(*words: object) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import encode, photo
+from pictures import write_photos
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -17,12 +17,7 @@ from spae_core.tokenizer import SpaeTokenizer
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(4):
-        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
-    (folder / "broken.png").write_bytes(b"no picture")
-    return folder
+    return write_photos(tmp_path / "photos", 4)
 
 
 @pytest.fixture

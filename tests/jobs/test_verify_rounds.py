@@ -16,10 +16,8 @@ from schemas.versions import SchemaError
 def whole(tmp_path_factory, tiny_model_dir):
     """Three shards, one of four broken pictures mended and retried, then four pictures more."""
     folder = tmp_path_factory.mktemp("rounds")
-    photos, run = write_pictures(folder / "photos", 12), folder / "run"
+    photos, run = write_pictures(folder / "photos", 12, num_bad=4), folder / "run"
     good = (photos / "picture-000.png").read_bytes()
-    for number in range(4):
-        (photos / f"bad-{number}.png").write_bytes(b"garbage")
     words = ["tokenize", str(photos), "--model", str(tiny_model_dir), "--out", str(run)]
     assert main([*words, "--num-shards", "3"]) == 0
     (photos / "bad-0.png").write_bytes(good)

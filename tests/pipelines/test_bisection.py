@@ -2,16 +2,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
+from crashing_stages import SCHEMA, StageOfIds
 
 from pipelines.bisection import run_isolating
-from pipelines.stages.stage import RejectedRow, Stage, StageResult
+from pipelines.stages.stage import RejectedRow, StageResult
 from spae_core.errors import ModelError
-
-SCHEMA = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poisonable(Stage):
+class Poisonable(StageOfIds):
     """Raises on any batch that holds a poisoned row, and rejects rows it knows to be bad."""
 
     name = "poisonable"
@@ -19,14 +18,6 @@ class Poisonable(Stage):
     poison: tuple[str, ...] = ()
     known_bad: tuple[str, ...] = ()
     error: type[Exception] = RuntimeError
-
-    @property
-    def input_schema(self) -> pa.Schema:
-        return SCHEMA
-
-    @property
-    def output_schema(self) -> pa.Schema:
-        return SCHEMA
 
     def run(self, batch: pa.RecordBatch) -> StageResult:
         self.calls.append(batch.num_rows)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from crashing_stages import StageOfIds
 from runs import CODEBOOK_SIZE, LAYER_GRIDS, claim_made_up, files_below
 
 from pipelines.commit import ShardWriter
 from pipelines.engines.local import LocalEngine
-from pipelines.stages.stage import RejectedRow, Resources, Stage, StageResult
+from pipelines.stages.stage import RejectedRow, Resources, StageResult
 from pipelines.storage import LocalStorage
 from schemas.tokens import tokens_schema
 
-SCHEMA = pa.schema([("sample_id", pa.string()), ("uri", pa.string())])
 NUM_INPUTS, NUM_SHARDS = 12, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed(Stage):
+class Feed(StageOfIds):
     """Stands for reading and decoding: passes ids on, rejects some, and counts how many chunks it was given."""
 
     name = "feed"
@@ -26,14 +26,6 @@ class Feed(Stage):
     bad_uris: tuple[str, ...] = ()
     seconds: float = 0.0
     started: list[int] = field(default_factory=list)
-
-    @property
-    def input_schema(self) -> pa.Schema:
-        return SCHEMA
-
-    @property
-    def output_schema(self) -> pa.Schema:
-        return SCHEMA
 
     def run(self, batch: pa.RecordBatch) -> StageResult:
         self.started.append(batch.num_rows)
@@ -46,7 +38,7 @@ class Feed(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens(Stage):
+class Tokens(StageOfIds):
     """Stands for the model: tokens that follow from the id, and poison where a uri says so."""
 
     name = "tokens"
@@ -59,10 +51,6 @@ class Tokens(Stage):
     @property
     def resources(self) -> Resources:
         return Resources(batch_size=self.batch_size)
-
-    @property
-    def input_schema(self) -> pa.Schema:
-        return SCHEMA
 
     @property
     def output_schema(self) -> pa.Schema:

@@ -3,11 +3,10 @@ import os
 import pickle
 import socket
 import subprocess
-import threading
 import uuid
 
 import pytest
-from runs import files_limited_to
+from runs import files_limited_to, winners_of_a_race
 
 from pipelines.errors import StorageFullError, UsageError
 from pipelines.storage import LocalStorage, Storage, driver_errors_as_os_error, open_storage
@@ -32,19 +31,7 @@ def test_the_first_writer_wins(storage):
 
 
 def test_of_many_writers_at_once_exactly_one_wins_and_its_bytes_are_whole(storage):
-    barrier = threading.Barrier(8)
-    winners = []
-
-    def write(number: int) -> None:
-        barrier.wait()
-        if storage.create("data/part", bytes([number]) * 100_000):
-            winners.append(number)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    winners = winners_of_a_race(8, lambda number: storage.create("data/part", bytes([number]) * 100_000))
     assert len(winners) == 1
     assert storage.read_bytes("data/part") == bytes(winners) * 100_000
 
@@ -66,18 +53,7 @@ def test_a_version_that_somebody_has_replaced_is_refused(storage):
 def test_of_many_who_replace_one_version_exactly_one_wins(storage):
     storage.create("data/part", b"old")
     version = storage.version("data/part")
-    barrier, winners = threading.Barrier(8), []
-
-    def write(number: int) -> None:
-        barrier.wait()
-        if storage.replace_version("data/part", bytes([number]) * 1000, version):
-            winners.append(number)
-
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    winners = winners_of_a_race(8, lambda number: storage.replace_version("data/part", bytes([number]) * 1000, version))
     assert len(winners) == 1
     assert storage.read_bytes("data/part") == bytes(winners) * 1000
     storage.clean()

@@ -1,7 +1,8 @@
-import threading
+from functools import partial
 
 import fsspec
 import pytest
+from runs import winners_of_a_race
 
 from pipelines.conditional_create import create_object
 from pipelines.storage import open_storage
@@ -18,23 +19,13 @@ def test_the_first_writer_wins_and_the_second_is_told(bucket):
 
 
 def test_of_many_writers_at_once_exactly_one_wins_and_its_bytes_are_whole(bucket):
-    # Each writer has a storage of its own, as if in a process of its own: no cache is shared.
+    def write(path: str, number: int) -> bool:
+        # Each writer has a storage of its own, as if in a process of its own: no cache is shared.
+        return open_storage(f"{bucket}/run").create(path, bytes([number]) * 100_000)
+
     for race in range(5):
-        barrier = threading.Barrier(6)
-        winners = []
-
-        def write(number: int, path: str, barrier: threading.Barrier, winners: list[int]) -> None:
-            storage = open_storage(f"{bucket}/run")
-            barrier.wait()
-            if storage.create(path, bytes([number]) * 100_000):
-                winners.append(number)
-
         path = f"data/part-{race}"
-        threads = [threading.Thread(target=write, args=(number, path, barrier, winners)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        winners = winners_of_a_race(6, partial(write, path))
         assert len(winners) == 1
         assert open_storage(f"{bucket}/run").read_bytes(path) == bytes(winners) * 100_000
 
