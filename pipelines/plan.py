@@ -155,16 +155,16 @@ class Plan:
         Raises:
             BadDataError: If what is read turns out to be damaged.
         """
-        try:
-            with self.storage.open(name) as file:
+        with self.storage.open(name) as file:  # a place that cannot be reached says so itself
+            try:
                 yield file
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the system's own word, e.g. for a file that is not there
-            raise BadDataError(
-                f"plan {self.storage.url(name)}: expected to read it whole, got: {error}. "
-                "Try again; if it stays so, the file is damaged: copy it again from where it was written."
-            ) from error
+            except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the system's own word
+                raise BadDataError(
+                    f"plan {self.storage.url(name)}: expected to read it whole, got: {error}. "
+                    "Try again; if it stays so, the file is damaged: copy it again from where it was written."
+                ) from error
 
 
 def default_num_shards(num_inputs: int) -> int:

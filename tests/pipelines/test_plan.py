@@ -122,3 +122,21 @@ def test_a_shard_outside_the_plan_is_refused(tmp_path):
     plan = published(tmp_path / "run", draft_plan(tmp_path / "plan", num_shards=3))
     with pytest.raises(IndexError, match="expected 0 to 2, got 3"):
         plan.read_shard(3)
+
+
+def test_a_damaged_plan_is_bad_data_and_a_place_out_of_reach_is_not(tmp_path, monkeypatch):
+    plan = published(tmp_path / "run", draft_plan(tmp_path / "draft", 12))
+
+    def refuse(self: LocalStorage, path: str) -> None:
+        raise OSError("ClientConnectorError: Cannot connect to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "open", refuse)
+        with pytest.raises(OSError, match="Cannot connect"):
+            plan.read_shard(0)
+    (name,) = plan.file_names
+    whole = bytearray((tmp_path / "run" / name).read_bytes())
+    whole[60] ^= 0xFF
+    (tmp_path / "run" / name).write_bytes(whole)
+    with pytest.raises(BadDataError, match="expected to read it whole"):
+        plan.read_shard(0)
