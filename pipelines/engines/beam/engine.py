@@ -67,15 +67,10 @@ class BeamEngine:
     ) -> EngineReport:
         """Process shards and commit each; see `pipelines.engine.Engine`.
 
-        Args:
-            plan: Where the rows are.
-            shards: Shards to do.
-            writer: Commits a shard, on the workers.
-            on_progress: Called while the pipeline runs and for each shard that is found committed; may raise to
-                stop the run, which cancels the pipeline.
+        The workers commit. `on_progress` is called while a pipeline runs and for each shard that is found committed;
+        if it raises, the pipeline is cancelled.
 
         Raises:
-            StorageFullError: If there is no room for a shard; those before it are committed.
             UsageError: If the options are not Beam's.
             ShardsFailedError: If the pipeline as a whole failed.
         """
