@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 from ablation_variants import VARIANTS, Variant, narrowed, reference_config, reference_recipe
 from held_out_photos import classes_of, load, semantic_scores, test_photos
+from result_file import installed, write_result
 from safetensors.torch import load_file, save_file
 
 from jobs.asset_fetch import asset_path
@@ -203,19 +201,14 @@ def main() -> None:
 
 def write_json(path: Path, arguments: argparse.Namespace, results: dict[str, list[dict[str, Any]]]) -> None:
     """What is known so far."""
-    summary = {
-        "name": "ablations",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {arguments.device}",
-        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "scikit-image", "foolbox")},
-        "ours": {
-            "seconds": sum(run["seconds"] for runs in results.values() for run in runs),
-            "steps": arguments.steps,
-            "variants": results,
-        },
-        "peers": [],
-        "equal": False,
-    }
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    seconds = sum(run["seconds"] for runs in results.values() for run in runs)
+    write_result(
+        path,
+        "ablations",
+        versions=installed("torch", "numpy", "scikit-image", "foolbox"),
+        ours={"seconds": seconds, "steps": arguments.steps, "variants": results},
+        device=arguments.device,
+    )
 
 
 if __name__ == "__main__":

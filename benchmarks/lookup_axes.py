@@ -8,17 +8,14 @@ Run: python benchmarks/lookup_axes.py [--model NAME|DIR] [--json PATH]
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from result_file import installed, write_result
 from torch import Tensor
 
 from benchmarks.reconstruction_quality import load, test_photos
@@ -75,15 +72,14 @@ def main() -> None:
         rows.append({"name": f"decay {decay}", "seconds": time.perf_counter() - started, "psnr_db": values})
         print(f"decay {decay:<4}" + "".join(f"  {count} words {value:.2f} dB" for count, value in values.items()))
     if arguments.json:
-        result = {
-            "name": "lookup_axes",
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": {"torch": metadata.version("torch")},
-            "ours": next(row for row in rows if row["name"] == f"decay {model.config.quantizer.axis_decay}"),
-            "peers": [row for row in rows if row["name"] != f"decay {model.config.quantizer.axis_decay}"],
-            "equal": False,
-        }
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        own = f"decay {model.config.quantizer.axis_decay}"
+        write_result(
+            arguments.json,
+            "lookup_axes",
+            versions=installed("torch"),
+            ours=next(row for row in rows if row["name"] == own),
+            peers=[row for row in rows if row["name"] != own],
+        )
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ Run: python benchmarks/memory_flat.py [--num-pictures N] [--json PATH]; needs `s
 
 import argparse
 import gzip
-import importlib.metadata
 import io
-import json
 import os
 import platform
 import re
@@ -28,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from PIL import Image
+from result_file import installed, write_result
 
 from jobs.asset_fetch import asset_path
 from spae_core.lexical_codebook import LexicalCodebook
@@ -116,21 +115,18 @@ def main() -> None:
         f"tokenize exit {process.returncode}, verify exit {verified}"
     )
     if arguments.json:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "pyarrow", "pillow")}
-        report = {
-            "name": "memory_flat",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "versions": {"python": platform.python_version(), **versions},
-            "ours": {
+        write_result(
+            arguments.json,
+            "memory_flat",
+            versions={"python": platform.python_version(), **installed("torch", "pyarrow", "pillow")},
+            ours={
                 "seconds": round(seconds, 1),
                 "num_pictures": arguments.num_pictures,
                 "growth_after_10000": round(growth, 4),
                 "samples": samples,
             },
-            "peers": [],
-            "equal": is_right,
-        }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+            equal=is_right,
+        )
     raise SystemExit(0 if is_right else 1)
 
 

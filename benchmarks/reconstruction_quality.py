@@ -12,13 +12,9 @@ Run: python benchmarks/reconstruction_quality.py [--model NAME|DIR] [--json PATH
 
 import argparse
 import io
-import json
 import math
-import os
-import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,6 +23,7 @@ import numpy as np
 import torch
 from held_out_photos import classes_of, load, semantic_scores, test_photos
 from PIL import Image
+from result_file import installed, write_result
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.utils import save_image
@@ -122,11 +119,11 @@ def main() -> None:
     if arguments.grid:
         save_image(torch.cat(grid), arguments.grid, nrow=len(images), padding=2, pad_value=1.0)
     if arguments.json:
-        result = {
-            "name": "reconstruction_quality",
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": {name: metadata.version(name) for name in ("torch", "pillow", "scikit-image", "foolbox")},
-            "ours": {
+        write_result(
+            arguments.json,
+            "reconstruction_quality",
+            versions=installed("torch", "pillow", "scikit-image", "foolbox"),
+            ours={
                 "seconds": seconds,
                 "model_sha256": model.model_sha256,
                 "num_pictures": len(images),
@@ -134,10 +131,8 @@ def main() -> None:
                 "perplexity": statistics.perplexity(),
                 "semantic": semantic,
             },
-            "peers": peers,
-            "equal": False,
-        }
-        arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            peers=peers,
+        )
 
 
 if __name__ == "__main__":

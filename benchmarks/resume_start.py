@@ -9,10 +9,7 @@ Run: python benchmarks/resume_start.py [--rounds N] [--json PATH]
 """
 
 import argparse
-import importlib.metadata
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory_flat import write_model
 from PIL import Image
+from result_file import installed, write_result
 
 from jobs.cli import main as spae
 from pipelines.claim import ClaimedRun, claim_run
@@ -127,16 +125,14 @@ def main() -> None:
         f"Ray Data's checkpoint {min(theirs):.2f} s; the same rows: {is_equal}"
     )
     if arguments.json:
-        versions = {name: importlib.metadata.version(name) for name in ("ray", "pyarrow", "torch")}
-        report = {
-            "name": "resume_start",
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": versions,
-            "ours": {"seconds": ours},
-            "peers": [{"name": "ray.data checkpoint", "seconds": theirs}],
-            "equal": is_equal,
-        }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_result(
+            arguments.json,
+            "resume_start",
+            versions=installed("ray", "pyarrow", "torch"),
+            ours={"seconds": ours},
+            peers=[{"name": "ray.data checkpoint", "seconds": theirs}],
+            equal=is_equal,
+        )
     sys.exit(0 if is_equal else 1)
 
 

@@ -10,10 +10,7 @@ Run: python benchmarks/training_memory.py [--preset NAME] [--batch-size N] [--re
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict
@@ -24,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from result_file import installed, write_result
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -169,16 +167,13 @@ def main() -> None:
         f"{whole / GB:.0f} GB with a tenth for what is not counted"
     )
     if arguments.json:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
-        report = {
-            "name": "training_memory",
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-            "versions": versions,
-            "ours": {"kept_bytes": measured, "fixed_bytes": fixed, "batch_size": arguments.batch_size, "bytes": whole},
-            "peers": [],
-            "equal": True,
-        }
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_result(
+            arguments.json,
+            "training_memory",
+            versions=installed("torch", "numpy"),
+            ours={"kept_bytes": measured, "fixed_bytes": fixed, "batch_size": arguments.batch_size, "bytes": whole},
+            equal=True,
+        )
 
 
 if __name__ == "__main__":
