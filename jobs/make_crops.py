@@ -35,11 +35,17 @@ class MakeCrops:
     crops_per_megapixel: float | None = None
     """How many crops a picture gives, within 4 to 120. Default: 24."""
 
+    min_scale: float | None = None
+    """Smallest side of a crop as a share of the picture's shorter side. Default: .12."""
+
     frame_step: int | None = None
     """Of an animated picture, use every n-th frame. Default: 8."""
 
     webp_quality: int | None = None
     """1 to 100. Default: 85."""
+
+    min_webp_bytes: int | None = None
+    """Leave out crops that take fewer bytes: they show too little to learn from. Default: keep all."""
 
     seed: int = 0
     """Of the crops."""
@@ -55,7 +61,14 @@ class MakeCrops:
 
         settings = {
             name: getattr(self, name)
-            for name in ("image_size_px", "crops_per_megapixel", "frame_step", "webp_quality")
+            for name in (
+                "image_size_px",
+                "crops_per_megapixel",
+                "min_scale",
+                "frame_step",
+                "webp_quality",
+                "min_webp_bytes",
+            )
             if getattr(self, name) is not None
         }
         crops = cut_crops(

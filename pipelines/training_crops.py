@@ -112,8 +112,8 @@ def make_crops(
         The set.
 
     Raises:
-        BadDataError: If no picture can be read. Single unreadable pictures are listed in `sources.jsonl` and
-            `unreadable.txt` instead.
+        BadDataError: If no picture can be read, or no crop has the detail asked for. Single unreadable pictures are
+            listed in `sources.jsonl` and `unreadable.txt` instead.
     """
     by_uri = {entry.uri: entry for entry in entries}
     uris = sorted(by_uri)
@@ -140,6 +140,11 @@ def make_crops(
                 on_picture(uri)
     (folder / UNREADABLE_FILE).write_text("".join(unreadable))
     writer.flush()
+    if not writer.num_crops and len(unreadable) < len(uris):
+        raise BadDataError(
+            f"training pictures: expected crops of at least {config.min_webp_bytes} bytes, got none of "
+            f"{len(uris) - len(unreadable)} pictures. Lower min_webp_bytes."
+        )
     if not writer.num_crops:
         raise BadDataError(
             f"training pictures: expected at least one readable of {len(uris)}, got none. "
@@ -230,7 +235,8 @@ class _PartWriter:
 def _cut_all(uris: list[str], config: CropConfig, num_threads: int) -> Iterator[tuple[str, list[bytes], str | None]]:
     def cut(uri: str) -> tuple[str, list[bytes], str | None]:
         crops, reason = cut_picture(uri, config)
-        return uri, [to_webp(crop, config.webp_quality) for crop in crops], reason
+        encoded = (to_webp(crop, config.webp_quality) for crop in crops)
+        return uri, [crop for crop in encoded if len(crop) >= config.min_webp_bytes], reason
 
     with ThreadPoolExecutor(num_threads) as pool:
         # In groups, so that only a few pictures' crops wait in memory.

@@ -33,10 +33,18 @@ def test_the_command_makes_a_set_and_says_what_could_not_be_read(photos, tmp_pat
 
 def test_settings_reach_the_cutter(photos, tmp_path):
     crops = {}
-    for name, words in {"plain": (), "seed": ("--seed", 1), "quality": ("--webp-quality", 50)}.items():
+    settings = {
+        "plain": (),
+        "seed": ("--seed", 1),
+        "quality": ("--webp-quality", 50),
+        "scale": ("--min-scale", 0.9),
+        "detail": ("--min-webp-bytes", 310),
+    }
+    for name, words in settings.items():
         assert make(photos, "--out", tmp_path / name, *words) == 0
         crops[name] = open_crops(tmp_path / name)
-    assert len({crops[name].sha256 for name in crops}) == 3
+    assert len({crops[name].sha256 for name in crops}) == 5
+    assert 0 < crops["detail"].num_crops < crops["plain"].num_crops
     assert crops["quality"].size_bytes < crops["plain"].size_bytes
 
 

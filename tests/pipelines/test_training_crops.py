@@ -2,12 +2,14 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pictures import encode, photo
+from PIL import Image
 
 import pipelines.training_crops as training_crops
 from pipelines.crop_cutting import CropConfig, cut_picture
@@ -51,6 +53,10 @@ def entries(uris) -> list:
 def write(tmp_path: Path, name: str, content: bytes) -> str:
     (tmp_path / name).write_bytes(content)
     return str(tmp_path / name)
+
+
+def stored(crops: CropSet) -> list[bytes]:
+    return [crop for name, _ in crops.parts for crop in pq.read_table(crops.folder / name)["webp"].to_pylist()]
 
 
 def sources(folder: Path) -> dict[str, dict]:
@@ -171,6 +177,19 @@ def test_unreadable_pictures_are_listed_with_their_reason_and_the_others_kept(co
     assert mixed.num_crops == alone.num_crops
     pixels = [unpack_crops(crops, tmp_path / "run") for crops in (alone, mixed)]
     assert sorted(crop.tobytes() for crop in pixels[0]) == sorted(crop.tobytes() for crop in pixels[1])
+
+
+def test_crops_that_show_too_little_are_left_out(corpus, tmp_path):
+    flat = write(tmp_path, "flat.png", encode(Image.new("RGB", (60, 60), (90, 160, 40)), "PNG"))
+    everything = make_crops(entries([*corpus, flat]), tmp_path / "all", CONFIG)
+    sizes = sorted(len(crop) for crop in stored(everything))
+    median = sizes[len(sizes) // 2]
+    detailed = make_crops(entries([*corpus, flat]), tmp_path / "some", replace(CONFIG, min_webp_bytes=median))
+    assert [len(crop) for crop in stored(detailed)] == [len(c) for c in stored(everything) if len(c) >= median]
+    assert 0 < detailed.num_crops < everything.num_crops
+    assert sources(tmp_path / "some")["flat.png"] == {"uri": flat, "crops": 0, "error": None}
+    with pytest.raises(BadDataError, match=f"at least 100000 bytes, got none of {len(corpus) + 1} pictures"):
+        make_crops(entries([*corpus, flat]), tmp_path / "none", replace(CONFIG, min_webp_bytes=100_000))
 
 
 def test_no_readable_picture_is_bad_data(tmp_path):
