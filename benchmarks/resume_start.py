@@ -26,10 +26,10 @@ from PIL import Image
 from result_file import installed, write_result
 
 from jobs.cli import main as spae
-from pipelines.claim import ClaimedRun, claim_run
-from pipelines.describe_run import describe_run
-from pipelines.plan import build_plan
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
+from pipelines.runs.claim import ClaimedRun, claim_run
+from pipelines.runs.describe_run import describe_run
+from pipelines.runs.plan import build_plan
 from pipelines.storage import LocalStorage
 
 NUM_SHARDS, PICTURES_A_SHARD = 36, 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pipelines.engine import Engine
     from pipelines.engines.ray_data import RayOptions
-    from pipelines.run_config import RunSettings
+    from pipelines.runs.run_config import RunSettings
     from pipelines.stages.stage import Stage
 
 EngineName = Literal["local", "ray", "beam"]

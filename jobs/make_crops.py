@@ -57,7 +57,7 @@ class MakeCrops:
             PipelineError: If an input does not exist or no picture can be read.
         """
         from jobs.training_inputs import cut_crops
-        from pipelines.crop_cutting import CropConfig
+        from pipelines.training.crop_cutting import CropConfig
 
         settings = {
             name: getattr(self, name)

@@ -50,12 +50,12 @@ class RetryRun:
             PipelineError: With the exit code of each case; see `pipelines.errors`.
             ModelError: If the run's model is not where it was.
         """
-        from pipelines.claim import open_claimed, read_config
         from pipelines.errors import BadDataError
-        from pipelines.manifest import is_finished, refuse_damaged_containers
-        from pipelines.plan import PlanSummary
-        from pipelines.retry import plan_retry
-        from pipelines.rounds import read_rounds
+        from pipelines.runs.claim import open_claimed, read_config
+        from pipelines.runs.manifest import is_finished, refuse_damaged_containers
+        from pipelines.runs.plan import PlanSummary
+        from pipelines.runs.retry import plan_retry
+        from pipelines.runs.rounds import read_rounds
         from pipelines.storage import open_storage
 
         storage = open_storage(self.location)
@@ -115,10 +115,10 @@ class RetryRun:
         Raises:
             UsageError: If the run itself, or an extension, has shards left: that comes first.
         """
-        from pipelines.claim import read_config
-        from pipelines.commit import committed_shards
         from pipelines.errors import UsageError
-        from pipelines.rounds import missing_shards, read_rounds
+        from pipelines.runs.claim import read_config
+        from pipelines.runs.commit import committed_shards
+        from pipelines.runs.rounds import missing_shards, read_rounds
 
         rounds = read_rounds(storage)
         num_shards = read_config(storage).settings.num_shards

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from jobs.console import ProgressDisplay, note, say
 
 if TYPE_CHECKING:
-    from pipelines.claim import ClaimedRun
     from pipelines.engine import Engine, EngineReport, Progress
     from pipelines.metrics_file import MetricsFile
+    from pipelines.runs.claim import ClaimedRun
     from pipelines.storage import Storage
     from pipelines.work_steps import WorkStep
     from schemas.manifest import Manifest
@@ -48,7 +48,7 @@ class RunToTheEnd:
             KeyboardInterrupt: If somebody stops it; said what is kept.
         """
         from pipelines.errors import ShardsFailedError, StorageFullError
-        from pipelines.manifest import finish_run
+        from pipelines.runs.manifest import finish_run
         from pipelines.work_steps import joined_report, open_steps
 
         steps = open_steps(self.storage, self.claimed)
@@ -96,13 +96,13 @@ class RunToTheEnd:
         return metrics
 
     def _num_planned(self) -> int:
-        from pipelines.rounds import read_rounds
+        from pipelines.runs.rounds import read_rounds
 
         return self.claimed.config.settings.num_inputs + sum(one.num_new for one in read_rounds(self.storage))
 
     def _kept(self, steps: list[WorkStep]) -> str:
         """How many shards are committed, of the run and of the retry or extension under way."""
-        from pipelines.commit import committed_shards
+        from pipelines.runs.commit import committed_shards
         from pipelines.work_steps import open_steps
 
         num_shards = self.claimed.plan.num_shards
@@ -132,7 +132,7 @@ class _Watch:
         """Show a step's progress on top of the steps before it; stop a run that is mostly garbage."""
         import dataclasses
 
-        from pipelines.manifest import refuse_over_budget
+        from pipelines.runs.manifest import refuse_over_budget
 
         self.reasons = self._reasons_before + Counter(progress.reasons)
         num_done, num_rejected = self._num_before + progress.num_done, self.reasons.total()

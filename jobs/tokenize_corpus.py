@@ -1,7 +1,7 @@
 """`spae tokenize INPUT… --out DIR`: a corpus of pictures to a Parquet dataset of word pyramids.
 
 The way of a picture: planned here, read and decoded in threads (`pipelines.stages`), tokenized by the model,
-committed with its shard (`pipelines.commit`), counted in the manifest.
+committed with its shard (`pipelines.runs.commit`), counted in the manifest.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jobs.engine_choice import EngineChoice, EngineName
 from jobs.run_to_the_end import RunToTheEnd, summarize
 
 if TYPE_CHECKING:
-    from pipelines.claim import ClaimedRun
-    from pipelines.describe_run import RunDescription
     from pipelines.engine import Engine
-    from pipelines.plan import DraftPlan, PlanSummary
+    from pipelines.runs.claim import ClaimedRun
+    from pipelines.runs.describe_run import RunDescription
+    from pipelines.runs.plan import DraftPlan, PlanSummary
     from pipelines.stages.decode_images import DecodeImages
 
 _MOST_PROBLEMS_SHOWN = 5
@@ -119,11 +119,11 @@ class TokenizeCorpus:
         device = self.engine_choice().device(self.device)
         from tempfile import TemporaryDirectory
 
-        from pipelines.claim import claim_again, claim_run, read_config
-        from pipelines.commit import committed_shards
-        from pipelines.manifest import is_finished, read_manifest, refuse_damaged_containers
-        from pipelines.rounds import read_rounds
-        from pipelines.run_layout import CONFIG
+        from pipelines.runs.claim import claim_again, claim_run, read_config
+        from pipelines.runs.commit import committed_shards
+        from pipelines.runs.manifest import is_finished, read_manifest, refuse_damaged_containers
+        from pipelines.runs.rounds import read_rounds
+        from pipelines.runs.run_layout import CONFIG
         from pipelines.storage import open_storage
         from pipelines.work_steps import open_steps
 
@@ -155,8 +155,8 @@ class TokenizeCorpus:
 
     def describe(self, plan: PlanSummary, device: str) -> RunDescription:
         """Resolve the flags to what determines the bytes of a run over this plan, the model being on `device`."""
-        from pipelines.describe_run import describe_run
         from pipelines.devices import default_batch_size
+        from pipelines.runs.describe_run import describe_run
 
         return describe_run(
             plan,
@@ -169,9 +169,9 @@ class TokenizeCorpus:
 
     def _extend(self, claimed: ClaimedRun, draft: DraftPlan, decode: DecodeImages) -> None:
         """Finish what is open, then claim a round for what the inputs have now."""
-        from pipelines.extension import plan_extension
-        from pipelines.manifest import is_finished
-        from pipelines.rounds import read_rounds
+        from pipelines.runs.extension import plan_extension
+        from pipelines.runs.manifest import is_finished
+        from pipelines.runs.rounds import read_rounds
         from pipelines.work_steps import open_steps
 
         storage = claimed.plan.storage
@@ -200,7 +200,7 @@ class TokenizeCorpus:
     def _completed_from(self, path: Path) -> TokenizeCorpus:
         """This command with everything it leaves at its default taken from a run's config."""
         from pipelines.errors import UsageError
-        from pipelines.run_config import RunConfig
+        from pipelines.runs.run_config import RunConfig
 
         try:
             text = path.read_text()
@@ -218,9 +218,9 @@ class TokenizeCorpus:
 
     def _plan(self, folder: Path, num_shards: int | None) -> DraftPlan:
         """List the inputs, and say what the listing left out."""
-        from pipelines.kept_columns import parse_kept_columns
-        from pipelines.plan import build_plan
         from pipelines.readers import ListingNotes, ReadOptions, list_inputs, open_inputs
+        from pipelines.runs.kept_columns import parse_kept_columns
+        from pipelines.runs.plan import build_plan
         from pipelines.storage import clear_error_if_full
 
         notes = ListingNotes()

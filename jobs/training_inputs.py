@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from pipelines.crop_cutting import CropConfig
-    from pipelines.training_crops import CropSet
+    from pipelines.training.crop_cutting import CropConfig
+    from pipelines.training.training_crops import CropSet
     from spae_core.semantic_encoder import SemanticEncoder
     from spae_core.tokenizer import SpaeTokenizer
 
@@ -40,7 +40,7 @@ def cut_crops(
     """
     from pipelines.errors import UsageError
     from pipelines.readers import ListingNotes, list_inputs, open_inputs
-    from pipelines.training_crops import UNREADABLE_FILE, make_crops
+    from pipelines.training.training_crops import UNREADABLE_FILE, make_crops
 
     notes = ListingNotes()
     entries = []
@@ -86,9 +86,9 @@ def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> NDArray
         UsageError: If pictures and crop sets are mixed, or a crop set is of another size.
         BadDataError: If no picture can be read, or the crop set is damaged.
     """
-    from pipelines.crop_cutting import CropConfig
     from pipelines.errors import UsageError
-    from pipelines.training_crops import is_crop_set, open_crops, unpack_crops
+    from pipelines.training.crop_cutting import CropConfig
+    from pipelines.training.training_crops import is_crop_set, open_crops, unpack_crops
 
     if not any(is_crop_set(place) for place in data):
         return unpack_crops(cut_crops(data, folder / "crops", CropConfig(image_size_px=image_size_px)), folder)

@@ -24,8 +24,8 @@ class VerifyRun:
             0 if nothing is, 3 otherwise.
         """
         from pipelines.errors import BadDataError
+        from pipelines.runs.verify import verify_run
         from pipelines.storage import open_storage
-        from pipelines.verify import verify_run
 
         storage = open_storage(self.location)
         report = verify_run(storage)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipelines.commit import ShardWriter
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
 from schemas.manifest import PartEntry, StageTiming
 
 #: Name under which writing shards appears among the timings.

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipelines.errors import UsageError
 from pipelines.parquet_files import to_parquet
-from pipelines.run_config import differences
+from pipelines.runs.run_config import differences
 from pipelines.storage import Storage
 
 SETTINGS = "settings.json"

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipelines.errors import BadDataError, UsageError
 from pipelines.parquet_files import open_parquet
-from pipelines.run_layout import DATA_FOLDER
+from pipelines.runs.run_layout import DATA_FOLDER
 from schemas.tokens import TokensMetadata, num_token_layers
 
 

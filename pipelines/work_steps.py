@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.claim import ClaimedRun
-from pipelines.commit import ShardWriter
 from pipelines.engine import EngineReport
-from pipelines.plan import Plan
-from pipelines.round_commit import round_writer
-from pipelines.rounds import missing_shards, open_round_plan, read_rounds
+from pipelines.runs.claim import ClaimedRun
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
+from pipelines.runs.round_commit import round_writer
+from pipelines.runs.rounds import missing_shards, open_round_plan, read_rounds
 from pipelines.storage import Storage
 from schemas.manifest import StageTiming
 

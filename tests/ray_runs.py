@@ -5,10 +5,10 @@ from pathlib import Path
 from crashing_stages import FakeModel, PassOn
 from runs import claim_made_up
 
-from pipelines.claim import ClaimedRun
-from pipelines.commit import ShardWriter
 from pipelines.engine import EngineReport
 from pipelines.engines.ray_data import RayEngine, RayOptions
+from pipelines.runs.claim import ClaimedRun
+from pipelines.runs.commit import ShardWriter
 from pipelines.stages.stage import Stage
 from pipelines.storage import LocalStorage
 

@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines.claim import ClaimedRun, claim_run
-from pipelines.commit import ShardWriter
-from pipelines.manifest import finish_run
-from pipelines.plan import DraftPlan, build_plan
 from pipelines.readers import InputEntry
-from pipelines.run_config import RunConfig, RunSettings
+from pipelines.runs.claim import ClaimedRun, claim_run
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.manifest import finish_run
+from pipelines.runs.plan import DraftPlan, build_plan
+from pipelines.runs.run_config import RunConfig, RunSettings
 from pipelines.stages.stage import RejectedRow
 from pipelines.storage import LocalStorage, Storage
 from schemas.codebook_table import codebook_table

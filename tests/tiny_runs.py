@@ -8,15 +8,15 @@ from typing import ClassVar
 import pyarrow as pa
 from runs import files_below
 
-from pipelines.claim import ClaimedRun, claim_run
-from pipelines.commit import ShardWriter
-from pipelines.describe_run import describe_run
 from pipelines.engine import Engine
 from pipelines.engines.beam import BeamEngine
 from pipelines.engines.local import LocalEngine
 from pipelines.engines.ray_data import RayEngine, RayOptions
-from pipelines.plan import build_plan
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
+from pipelines.runs.claim import ClaimedRun, claim_run
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.describe_run import describe_run
+from pipelines.runs.plan import build_plan
 from pipelines.stages.read_inputs import ReadInputs
 from pipelines.stages.stage import Stage, StageResult
 from pipelines.stages.tokenize_images import TokenizeImages

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.bisection import run_isolating
-from pipelines.commit import ShardWriter
 from pipelines.engine import COMMIT, EngineReport, Progress
 from pipelines.errors import BadDataError
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
 from pipelines.stages.stage import RejectedRow, Stage
 from schemas.manifest import PartEntry, StageTiming
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.run_config import RunConfig
+from pipelines.runs.run_config import RunConfig
 from schemas.manifest import Manifest
 
 

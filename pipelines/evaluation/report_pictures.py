@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipelines.errors import UsageError
 from pipelines.evaluation.report_data import SampleRow
-from pipelines.run_config import RunConfig
+from pipelines.runs.run_config import RunConfig
 from pipelines.stages.image_decoding import decode_image
 from pipelines.stages.image_faults import UnreadableImageError
 from pipelines.stages.read_inputs import ReadInputs

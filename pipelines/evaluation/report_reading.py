@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from pipelines.claim import read_config
 from pipelines.errors import BadDataError, UsageError
 from pipelines.evaluation.report_data import LayerUsage, QuarantineGroup, RunData, SampleRow
-from pipelines.plan import Plan
-from pipelines.rounds import parts_by_shard, planned_rows, quarantined_now, read_rounds
-from pipelines.run_config import RunSettings
-from pipelines.run_layout import CODEBOOK, MANIFEST, SUCCESS
+from pipelines.runs.claim import read_config
+from pipelines.runs.plan import Plan
+from pipelines.runs.rounds import parts_by_shard, planned_rows, quarantined_now, read_rounds
+from pipelines.runs.run_config import RunSettings
+from pipelines.runs.run_layout import CODEBOOK, MANIFEST, SUCCESS
 from pipelines.storage import Storage, open_storage
 from schemas.manifest import Manifest
 from schemas.tokens import SAMPLE_FIELDS, TokensMetadata, token_column

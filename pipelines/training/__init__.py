@@ -1,1 +1,1 @@
-"""Training on more than one process."""
+"""Training data, and training on more than one process."""

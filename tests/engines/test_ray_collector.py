@@ -7,11 +7,11 @@ import pytest
 from crashing_stages import FakeModel, PassOn
 from runs import claim_made_up, files_below
 
-from pipelines.commit import ShardWriter
 from pipelines.engines.ray_data.collector import Collector
 from pipelines.engines.ray_data.rows import run_aligned
 from pipelines.engines.ray_data.workers import MODEL_WORKER, NUM_PLANNED, RUN_COLUMNS, SHARD, feed, read_plan
 from pipelines.errors import StorageFullError
+from pipelines.runs.commit import ShardWriter
 from pipelines.storage import LocalStorage
 
 NUM_INPUTS, NUM_SHARDS = 40, 5

@@ -27,7 +27,7 @@ def where():
 with ray_session(RayOptions(address=sys.argv[1])):
     import ray
     sent = ray.get(ray.remote(where).remote())
-assert {"pipelines/plan.py", "spae_core/tokenizer.py", "schemas/tokens.py"} <= set(sent), sent
+assert {"pipelines/runs/plan.py", "spae_core/tokenizer.py", "schemas/tokens.py"} <= set(sent), sent
 assert not [name for name in sent if name.endswith((".safetensors", ".pt", ".pyc"))], sent
 """
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from crashing_stages import FakeModel, PassOn
 from runs import claim_made_up
 
-from pipelines.commit import ShardWriter
 from pipelines.engine import Engine, EngineReport
+from pipelines.runs.commit import ShardWriter
 from pipelines.storage import TEMPORARY_FOLDER, LocalStorage, ObjectStorage, Storage, open_storage
 
 NUM_INPUTS, NUM_SHARDS = 60, 4

@@ -140,7 +140,7 @@ import json, os, pathlib, shutil, sys
 import pyarrow.parquet as pq
 import torch
 from jobs.cli import main
-from pipelines.verify import verify_run
+from pipelines.runs.verify import verify_run
 from pipelines.storage import LocalStorage
 
 run, folder, *words = sys.argv[1:]

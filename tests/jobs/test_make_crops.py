@@ -9,7 +9,7 @@ from pictures import encode, photo, write_photos
 from jobs.cli import main
 from jobs.training_inputs import crops_of
 from pipelines.errors import UsageError
-from pipelines.training_crops import SUMMARY_FILE, UNREADABLE_FILE, open_crops
+from pipelines.training.training_crops import SUMMARY_FILE, UNREADABLE_FILE, open_crops
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from runs import write_pictures
 from jobs.cli import main
 from pipelines.evaluation.report_pictures import read_original
 from pipelines.evaluation.report_reading import read_run
-from pipelines.plan import Plan, build_plan
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
+from pipelines.runs.plan import Plan, build_plan
 from pipelines.stages.read_inputs import ReadInputs
 from pipelines.storage import LocalStorage
 

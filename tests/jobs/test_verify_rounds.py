@@ -7,8 +7,8 @@ from runs import files_below, write_pictures
 
 from jobs.cli import main
 from pipelines.errors import PipelineError
+from pipelines.runs.verify import verify_run
 from pipelines.storage import LocalStorage
-from pipelines.verify import verify_run
 from schemas.versions import SchemaError
 
 

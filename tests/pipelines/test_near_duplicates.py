@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
-from pipelines.crop_cutting import CropConfig, cut_picture
 from pipelines.evaluation.near_duplicates import find_near_duplicates, perceptual_hash, thumbnails_of
+from pipelines.training.crop_cutting import CropConfig, cut_picture
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 SIDE = 128
@@ -98,7 +98,7 @@ def test_a_crop_with_nearly_the_same_borders_is_found(photos):
 def trained_on(tmp_path_factory) -> np.ndarray:
     """Crops of the train corpora: fewer of each picture than a training takes, but each whole and in parts."""
     from jobs.training_inputs import cut_crops
-    from pipelines.training_crops import unpack_crops
+    from pipelines.training.training_crops import unpack_crops
 
     folder = tmp_path_factory.mktemp("train")
     corpora = tuple(str(fetched(name)) for name in TRAIN_CORPORA)

@@ -15,7 +15,6 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.commit import ShardWriter
 from pipelines.engine import COMMIT, EngineReport, Progress
 from pipelines.engines.beam.local_signals import LocalSignals, SignalReader
 from pipelines.engines.beam.model_handler import StageModelHandler
@@ -24,8 +23,9 @@ from pipelines.engines.beam.running import LocalPipeline, RemotePipeline, Runnin
 from pipelines.engines.beam.tally import Tally, Totals
 from pipelines.engines.beam.transforms import TokenizeShards
 from pipelines.errors import StorageFullError
-from pipelines.manifest import quarantine_reasons
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.manifest import quarantine_reasons
+from pipelines.runs.plan import Plan
 from pipelines.stages.stage import Stage
 from schemas.manifest import PartEntry, StageTiming
 

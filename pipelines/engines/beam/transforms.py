@@ -11,13 +11,13 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 
 from pipelines.batch_bytes import batch_from_bytes, batch_to_bytes
 from pipelines.bisection import run_isolating
-from pipelines.commit import ShardWriter
 from pipelines.engine import COMMIT
 from pipelines.engines.beam.model_handler import StageModelHandler
 from pipelines.engines.beam.rows import split_rows
 from pipelines.engines.beam.tally import Tally
 from pipelines.errors import BadDataError, StorageFullError
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
 from pipelines.stages.stage import RejectedRow, Stage
 
 _GOOD = "good"

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.commit import ShardWriter
 from pipelines.engine import COMMIT, Progress
 from pipelines.engines.ray_data.rows import REJECTED_STAGE, REJECTION, one_batch, rejected_rows
 from pipelines.engines.ray_data.workers import MODEL_WORKER, NUM_PLANNED, SHARD
 from pipelines.errors import BadDataError
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
 from schemas.manifest import PartEntry
 
 #: Threads that commit; a commit is mostly compression, which frees the interpreter, and waiting for storage.

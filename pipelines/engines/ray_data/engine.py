@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipelines.commit import ShardWriter
 from pipelines.engine import COMMIT, EngineReport, Progress
 from pipelines.engines.ray_data.collector import NUM_COMMIT_THREADS, Collector
 from pipelines.engines.ray_data.model_shipping import ShippedModel, ship_model
@@ -26,7 +25,8 @@ from pipelines.engines.ray_data.placement import Placement, place
 from pipelines.engines.ray_data.session import ray_session
 from pipelines.engines.ray_data.streams import apply_stages, quieten, user_error
 from pipelines.engines.ray_data.workers import read_plan
-from pipelines.plan import Plan
+from pipelines.runs.commit import ShardWriter
+from pipelines.runs.plan import Plan
 from pipelines.stages.stage import Stage
 from schemas.manifest import StageTiming
 

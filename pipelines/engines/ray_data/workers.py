@@ -14,7 +14,7 @@ from pipelines.engines.ray_data.metrics import WorkerMetrics
 from pipelines.engines.ray_data.model_shipping import ShippedModel
 from pipelines.engines.ray_data.rows import REJECTED_STAGE, busy_column, run_aligned
 from pipelines.errors import PipelineError
-from pipelines.plan import Plan
+from pipelines.runs.plan import Plan
 from pipelines.stages.stage import Stage
 from pipelines.storage import driver_errors_as_os_error
 from spae_core.errors import ModelError

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import BadDataError, UsageError
-from pipelines.listing_spill import COMPRESSED, ListingSpill
 from pipelines.parquet_files import open_parquet, read_parquet, read_rows_equal, to_parquet
 from pipelines.readers import InputEntry
-from pipelines.run_layout import plan_file, shards_of_plan_file
+from pipelines.runs.listing_spill import COMPRESSED, ListingSpill
+from pipelines.runs.run_layout import plan_file, shards_of_plan_file
 from pipelines.storage import Storage
 from schemas.plan import KEPT, kept_fields_of, plan_schema, shard_of
 from schemas.versions import PLAN

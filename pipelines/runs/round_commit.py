@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.commit import ShardWriter, part_entry, quarantine_parquet
 from pipelines.parquet_files import read_parquet
-from pipelines.plan import Plan
-from pipelines.rounds import ids_in, missing_among, open_round_plan, parts_by_shard, round_in_footer
-from pipelines.run_config import RunConfig
-from pipelines.run_layout import data_part, quarantine_part, retry_part, round_quarantine_part
+from pipelines.runs.commit import ShardWriter, part_entry, quarantine_parquet
+from pipelines.runs.plan import Plan
+from pipelines.runs.rounds import ids_in, missing_among, open_round_plan, parts_by_shard, round_in_footer
+from pipelines.runs.run_config import RunConfig
+from pipelines.runs.run_layout import data_part, quarantine_part, retry_part, round_quarantine_part
 from pipelines.stages.stage import RejectedRow
 from schemas.manifest import PartEntry
 from schemas.rounds import Round

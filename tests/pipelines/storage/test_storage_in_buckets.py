@@ -4,8 +4,8 @@ import fsspec
 import pytest
 from runs import winners_of_a_race
 
-from pipelines.conditional_create import create_object
 from pipelines.storage import open_storage
+from pipelines.storage.conditional_create import create_object
 
 pytestmark = pytest.mark.engine
 

@@ -26,10 +26,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import read_parquet, to_parquet
 from pipelines.readers import InputEntry
+from pipelines.training.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 from schemas.crops import CROPS_SCHEMA
 from schemas.versions import CROPS, check_schema
 

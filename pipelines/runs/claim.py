@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from pipelines.commit import committed_shards
 from pipelines.errors import BadDataError, UsageError
-from pipelines.extension import input_changes
 from pipelines.parquet_files import to_parquet
-from pipelines.plan import DraftPlan, Plan
-from pipelines.rounds import missing_shards, read_rounds
-from pipelines.run_config import RunConfig, differences
-from pipelines.run_layout import CODEBOOK, CONFIG, DATA_FOLDER
+from pipelines.runs.commit import committed_shards
+from pipelines.runs.extension import input_changes
+from pipelines.runs.plan import DraftPlan, Plan
+from pipelines.runs.rounds import missing_shards, read_rounds
+from pipelines.runs.run_config import RunConfig, differences
+from pipelines.runs.run_layout import CODEBOOK, CONFIG, DATA_FOLDER
 from pipelines.storage import Storage
 
 #: Above this the inputs of two plans are compared by number only.

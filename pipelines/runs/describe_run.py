@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import UsageError
-from pipelines.plan import PlanSummary
 from pipelines.provenance import git_commit, installed_versions
-from pipelines.run_config import RunConfig, RunSettings
+from pipelines.runs.plan import PlanSummary
+from pipelines.runs.run_config import RunConfig, RunSettings
 from pipelines.stages.decode_images import DecodeImages
 from schemas.codebook_table import codebook_table
 

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from runs import claim_made_up, files_below, rejected_row, token_rows
 
-from pipelines.commit import ShardWriter
 from pipelines.errors import BadDataError
+from pipelines.runs.commit import ShardWriter
 from pipelines.storage import LocalStorage
 from schemas.tokens import TokensMetadata
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from runs import draft_plan, entries
 
 from pipelines.errors import BadDataError, UsageError
-from pipelines.plan import Plan, build_plan, default_num_shards
 from pipelines.readers import InputEntry
+from pipelines.runs.plan import Plan, build_plan, default_num_shards
 from pipelines.storage import LocalStorage
 from schemas.plan import PLAN_SCHEMA, sample_id_of, shard_of
 

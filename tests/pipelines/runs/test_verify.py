@@ -6,8 +6,8 @@ import pytest
 from runs import finished_run
 
 from pipelines.errors import UsageError
+from pipelines.runs.verify import verify_run
 from pipelines.storage import LocalStorage
-from pipelines.verify import verify_run
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import open_parquet, read_parquet, to_parquet
-from pipelines.run_config import RunConfig
-from pipelines.run_layout import DATA_FOLDER, data_part, quarantine_part, shard_of_part
+from pipelines.runs.run_config import RunConfig
+from pipelines.runs.run_layout import DATA_FOLDER, data_part, quarantine_part, shard_of_part
 from pipelines.stages.stage import RejectedRow
 from pipelines.storage import Storage
 from schemas.manifest import PartEntry

@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UsageError
-from pipelines.listing_spill import ListingSpill
-from pipelines.plan import DraftPlan, Plan, build_plan
 from pipelines.readers import InputEntry, Record
+from pipelines.runs.listing_spill import ListingSpill
+from pipelines.runs.plan import DraftPlan, Plan, build_plan
 from pipelines.storage import LocalStorage
 
 
@@ -78,7 +78,7 @@ def test_values_of_several_types_are_refused(tmp_path, values):
 
 
 def test_types_are_brought_together_over_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.listing_spill._CHUNK_ROWS", 2)
+    monkeypatch.setattr("pipelines.runs.listing_spill._CHUNK_ROWS", 2)
     values = [None, None, 1, 2, 2.5, None, None]
     entries = [
         InputEntry(uri=f"/{number}.jpg", size_bytes=1, etag_or_mtime="m", kept={} if value is None else {"x": value})

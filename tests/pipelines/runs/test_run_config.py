@@ -3,7 +3,7 @@ import json
 import pytest
 from runs import draft_plan, run_config
 
-from pipelines.run_config import RunConfig, differences
+from pipelines.runs.run_config import RunConfig, differences
 from schemas.versions import SchemaError
 
 

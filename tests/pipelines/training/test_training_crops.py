@@ -11,11 +11,11 @@ import pytest
 from pictures import encode, photo
 from PIL import Image
 
-import pipelines.training_crops as training_crops
-from pipelines.crop_cutting import CropConfig, cut_picture
+import pipelines.training.training_crops as training_crops
 from pipelines.errors import BadDataError
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
-from pipelines.training_crops import (
+from pipelines.training.crop_cutting import CropConfig, cut_picture
+from pipelines.training.training_crops import (
     SOURCES_FILE,
     SUMMARY_FILE,
     UNREADABLE_FILE,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import UsageError
-from pipelines.plan import Plan
-from pipelines.rounds import claim_round, planned_rows, publish_table, quarantined_now
+from pipelines.runs.plan import Plan
+from pipelines.runs.rounds import claim_round, planned_rows, publish_table, quarantined_now
 from pipelines.storage import driver_errors_as_os_error
 from schemas.rounds import Round
 

@@ -7,8 +7,8 @@ import pytest
 from pictures import encode, photo
 from PIL import Image
 
-from pipelines.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 from pipelines.errors import UsageError
+from pipelines.training.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 
 CONFIG = CropConfig(image_size_px=16, min_crops=3, max_crops=9, crops_per_megapixel=600.0)
 

@@ -1,9 +1,9 @@
 import pytest
 from runs import claim_made_up, draft_plan, files_below, finished_run, run_config, token_rows
 
-from pipelines.claim import claim_run, read_config
-from pipelines.commit import ShardWriter
 from pipelines.errors import UsageError
+from pipelines.runs.claim import claim_run, read_config
+from pipelines.runs.commit import ShardWriter
 from pipelines.storage import LocalStorage
 from schemas.codebook_table import codebook_table
 from schemas.versions import SchemaError

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import open_parquet, read_parquet, read_rows_equal, to_parquet
-from pipelines.plan import Plan
-from pipelines.run_layout import (
+from pipelines.runs.plan import Plan
+from pipelines.runs.run_layout import (
     DATA_FOLDER,
     QUARANTINE_FOLDER,
     ROUNDS_FOLDER,

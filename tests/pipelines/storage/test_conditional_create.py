@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from pipelines import conditional_create
-from pipelines.conditional_create import create_object
+from pipelines.storage import conditional_create
+from pipelines.storage.conditional_create import create_object
 
 
 class S3Error(Exception):

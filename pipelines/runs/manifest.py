@@ -4,12 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipelines.claim import ClaimedRun
-from pipelines.commit import part_entry
 from pipelines.errors import BadDataError, ShardsFailedError
 from pipelines.parquet_files import read_parquet
-from pipelines.rounds import parts_by_shard, quarantined_now, read_rounds
-from pipelines.run_layout import (
+from pipelines.runs.claim import ClaimedRun
+from pipelines.runs.commit import part_entry
+from pipelines.runs.rounds import parts_by_shard, quarantined_now, read_rounds
+from pipelines.runs.run_layout import (
     CODEBOOK,
     DATA_FOLDER,
     MANIFEST,

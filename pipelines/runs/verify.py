@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.claim import read_config
 from pipelines.errors import BadDataError
-from pipelines.manifest import read_manifest
 from pipelines.parquet_files import read_parquet
-from pipelines.plan import Plan
-from pipelines.rounds import missing_shards, open_round_plan, parts_by_shard, read_rounds
-from pipelines.run_config import RunConfig
-from pipelines.run_layout import (
+from pipelines.runs.claim import read_config
+from pipelines.runs.manifest import read_manifest
+from pipelines.runs.plan import Plan
+from pipelines.runs.rounds import missing_shards, open_round_plan, parts_by_shard, read_rounds
+from pipelines.runs.run_config import RunConfig
+from pipelines.runs.run_layout import (
     CODEBOOK,
     DATA_FOLDER,
     MANIFEST,
