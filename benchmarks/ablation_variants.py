@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from torch.nn import functional as F
 
-from spae_core.configs import SpaeConfig, preset
+from spae_core.configs import SpaeConfig
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import preset
 from spae_core.training_config import SemanticConfig, TrainingConfig, smol_recipe
 
 # ConSE's similarities are peaked, and codes of norm 1 need a sharp softmax: the settings that suit them.

@@ -39,7 +39,8 @@ from spae_core.metrics import LayerCodeStatistics, psnr_db
 from spae_core.model_files import config_to_json
 from spae_core.perceptual import Lpips
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import Trainer, TrainingData
+from spae_core.trainer import Trainer
+from spae_core.training_batches import TrainingData
 from spae_core.training_config import TrainingConfig
 
 _CROPS_MEASURED = 512

@@ -25,12 +25,13 @@ from result_file import installed, write_result
 from torch import Tensor
 from torch.nn import functional as F
 
-from spae_core.configs import preset
 from spae_core.layers import ResidualBlock
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.perceptual import Lpips
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import Trainer, TrainingData
+from spae_core.trainer import Trainer
+from spae_core.training_batches import TrainingData
 from spae_core.training_config import RECIPES, TrainingConfig
 
 NUM_WORDS, TEXT_WIDTH, SMALL_BATCHES, MARGIN = 32_000, 768, (1, 2), 1.1

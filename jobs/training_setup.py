@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from spae_core.perceptual import Lpips
     from spae_core.semantic_encoder import SemanticEncoder
     from spae_core.tokenizer import SpaeTokenizer
-    from spae_core.trainer import TrainingData
+    from spae_core.training_batches import TrainingData
     from spae_core.training_config import TrainingConfig
 
 
@@ -53,7 +53,7 @@ def _recipe(command: TrainModel) -> TrainingConfig:
     from pydantic import TypeAdapter, ValidationError
 
     from pipelines.errors import UsageError
-    from spae_core.configs import preset
+    from spae_core.presets import preset
     from spae_core.training_config import RECIPES, TrainingConfig
 
     preset(command.preset)  # refuses unknown names with the list of those there are
@@ -103,7 +103,7 @@ def _data(
     crops: NDArray[Any],
 ) -> TrainingData:
     from jobs.training_inputs import rank_crops, semantic_features
-    from spae_core.trainer import TrainingData
+    from spae_core.training_batches import TrainingData
 
     given = None
     if model.ranked_words is not None:

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spae_core.configs import SpaeConfig, preset
+from spae_core.configs import SpaeConfig
 from spae_core.decoder import Decoder
 from spae_core.encoder import Encoder
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.model_files import hash_model, load_model, save_model, serialize_weights
+from spae_core.presets import preset
 from spae_core.quantizer import StreamingAverageQuantizer
 from spae_core.semantic_head import RankedWords
 from spae_core.structs import TokenPyramid

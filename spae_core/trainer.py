@@ -3,8 +3,6 @@
 The trainer yields a `StepReport` after each step; who watches (log file, curves, progress bar) is not its business.
 
 Source: arXiv 2306.17842, sections on losses and appendix on implementation.
-
-Letters: N crops, S image side, B batch, D number of layers, C embedding_dim, V codebook size, T text width.
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -32,27 +28,10 @@ from spae_core.perceptual import Lpips
 from spae_core.replicas import Replicas
 from spae_core.structs import Assignment
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.training_batches import TrainingBatch, draw_batch, draw_depth, step_generator
+from spae_core.training_batches import TrainingBatch, TrainingData, draw_batch, draw_depth, step_generator
 from spae_core.training_config import TrainingConfig
 
 FROZEN = "ranked_words."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingData:
-    """What is trained on.
-
-    Attributes:
-        crops: uint8 (N, S, S, 3).
-        given: int64 (N, D, H, W), entries a semantic head fixes, −1 elsewhere; None without one.
-        image_features: (N, T) of unit norm, for the semantic guidance loss; None without it.
-        word_features: (V, T) of unit norm, by the same encoder.
-    """
-
-    crops: NDArray[np.uint8]
-    given: Tensor | None = None
-    image_features: Tensor | None = None
-    word_features: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,15 +195,6 @@ class Trainer:
             "num_crops": len(self.data.crops),
         }
 
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to the final share; `step` counts from 0."""
-        recipe = self.recipe
-        if step < recipe.warmup_steps:
-            return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-        progress = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
-        cosine = 0.5 * (1 + float(np.cos(np.pi * progress)))
-        return recipe.learning_rate * (recipe.final_learning_rate + (1 - recipe.final_learning_rate) * cosine)
-
     def _draw(self, step: int, positions: range) -> TrainingBatch:
         recipe = self.recipe
         return draw_batch(
@@ -240,7 +210,7 @@ class Trainer:
 
     def _advance(self) -> tuple[dict[str, float], float, float]:
         recipe, generator = self.recipe, step_generator(self.recipe.seed + 1, self.step)
-        learning_rate = self.learning_rate_at(self.step)
+        learning_rate = recipe.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         batch = self._draw(self.step, self.share)

@@ -2,7 +2,8 @@
 
 Everything is drawn from (seed, step) alone, so a resumed run needs no random state to go on as if unbroken.
 
-Letters: B batch, S image side in pixels, D number of layers, H×W latent grid, s pixels a cell.
+Letters: N crops, B batch, S image side in pixels, D number of layers, H×W latent grid, s pixels a cell, V codebook
+size, T text width.
 """
 
 from __future__ import annotations
@@ -16,6 +17,23 @@ from torch import Tensor
 
 from spae_core.configs import PyramidConfig
 from spae_core.pyramid import DilationSubsampler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingData:
+    """What is trained on.
+
+    Attributes:
+        crops: uint8 (N, S, S, 3).
+        given: int64 (N, D, H, W), entries a semantic head fixes, −1 elsewhere; None without one.
+        image_features: (N, T) of unit norm, for the semantic guidance loss; None without it.
+        word_features: (V, T) of unit norm, by the same encoder.
+    """
+
+    crops: NDArray[np.uint8]
+    given: Tensor | None = None
+    image_features: Tensor | None = None
+    word_features: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

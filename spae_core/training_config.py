@@ -6,6 +6,7 @@ Source: arXiv 2306.17842, appendix on implementation. What the paper does not ha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import cos, pi
 from typing import ClassVar, Literal
 
 from spae_core.configs import REFUSE_UNKNOWN
@@ -143,6 +144,14 @@ class TrainingConfig:
             )
         if not 0 <= self.layer_dropout <= 1:
             raise ModelError(f"layer_dropout: expected a chance in [0, 1], got {self.layer_dropout}.")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to the final share; `step` counts from 0."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        cosine = 0.5 * (1 + cos(pi * progress))
+        return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
 
 
 def paper_recipe() -> TrainingConfig:

@@ -9,11 +9,12 @@ import torch
 from torch import distributed, multiprocessing
 from training_runs import smooth_crops
 
-from spae_core.configs import preset
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import preset
 from spae_core.replicas import Replicas
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import Trainer, TrainingData
+from spae_core.trainer import Trainer
+from spae_core.training_batches import TrainingData
 from spae_core.training_config import TrainingConfig
 
 

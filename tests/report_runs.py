@@ -7,8 +7,9 @@ import torch
 from pictures import photo
 
 from jobs.tokenize_corpus import TokenizeCorpus
-from spae_core.configs import PyramidConfig, tiny
+from spae_core.configs import PyramidConfig
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import tiny
 from spae_core.tokenizer import SpaeTokenizer
 
 HOSTILE_WORDS = (

@@ -96,7 +96,7 @@ def test_every_make_target_that_a_page_names_exists() -> None:
 
 
 def test_the_presets_of_the_page_of_concepts_are_those_that_exist() -> None:
-    from spae_core.configs import PRESETS
+    from spae_core.presets import PRESETS
 
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs" / "concepts.md").read_text(), re.MULTILINE)
     assert [name for name in rows if name in PRESETS] == list(PRESETS)

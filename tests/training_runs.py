@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from spae_core.checkpoint import checkpoint_path
-from spae_core.configs import SpaeConfig, preset
+from spae_core.configs import SpaeConfig
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.perceptual import Lpips
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import Trainer, TrainingData
+from spae_core.trainer import Trainer
+from spae_core.training_batches import TrainingData
 from spae_core.training_config import TrainingConfig, tiny_recipe
 
 

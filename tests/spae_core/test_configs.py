@@ -7,18 +7,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from spae_core.configs import (
-    PRESETS,
-    NetworkConfig,
-    PyramidConfig,
-    QuantizerConfig,
-    RankedWordsConfig,
-    SpaeConfig,
-    preset,
-)
+from spae_core.configs import NetworkConfig, PyramidConfig, QuantizerConfig, RankedWordsConfig, SpaeConfig
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.model_files import config_from_json, config_to_json
+from spae_core.presets import PRESETS, preset
 from spae_core.tokenizer import SpaeTokenizer
 from spae_core.training_config import RECIPES, TrainingConfig
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spae_core.configs import NetworkConfig, preset
+from spae_core.configs import NetworkConfig
 from spae_core.decoder import Decoder
 from spae_core.encoder import Encoder
 from spae_core.layers import OwnershipEmbedding, ResidualBlock
+from spae_core.presets import preset
 
 
 def count(module: torch.nn.Module) -> int:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from spae_core.configs import preset
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.matched_start import match_latents_to_codebook
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spae_core.configs import preset
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.model_files import (
@@ -24,6 +23,7 @@ from spae_core.model_files import (
     save_model,
     serialize_weights,
 )
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
 
 ALL_FILES = (CONFIG_FILE, WEIGHTS_FILE, CODEBOOK_FILE)

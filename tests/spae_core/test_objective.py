@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from training_runs import plain_recipe
 
-from spae_core.configs import RankedWordsConfig, preset
+from spae_core.configs import RankedWordsConfig
 from spae_core.objective import Objective
 from spae_core.perceptual import Lpips
+from spae_core.presets import preset
 from spae_core.semantic_guidance import (
     SemanticCandidates,
     semantic_candidates,

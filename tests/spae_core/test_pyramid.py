@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spae_core.configs import IMAGE_LAYER_GRIDS, PRESETS, PyramidConfig, preset
+from spae_core.configs import IMAGE_LAYER_GRIDS, PyramidConfig
+from spae_core.presets import PRESETS, preset
 from spae_core.pyramid import DilationSubsampler, dilated_positions
 
 GRIDS = {

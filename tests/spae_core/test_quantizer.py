@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spae_core.configs import PRESETS, PyramidConfig, QuantizerConfig, preset
+from spae_core.configs import PyramidConfig, QuantizerConfig
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import PRESETS, preset
 from spae_core.quantizer import StreamingAverageQuantizer
 
 GRIDS = {

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from spae_core.configs import RankedWordsConfig, preset
+from spae_core.configs import RankedWordsConfig
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import preset
 from spae_core.structs import TokenPyramid
 from spae_core.tokenizer import SpaeTokenizer
 

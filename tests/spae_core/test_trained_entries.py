@@ -3,9 +3,10 @@
 import torch
 from training_runs import plain_recipe, smooth_crops
 
-from spae_core.configs import preset
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import Trainer, TrainingData
+from spae_core.trainer import Trainer
+from spae_core.training_batches import TrainingData
 
 
 def test_entries_move_towards_the_latents_that_chose_them(tiny_codebook):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from spae_core.configs import PyramidConfig, preset
+from spae_core.configs import PyramidConfig
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import preset
 from spae_core.pyramid import DilationSubsampler
 from spae_core.quantizer import StreamingAverageQuantizer
 from spae_core.training_batches import TrainingBatch, draw_batch, step_generator

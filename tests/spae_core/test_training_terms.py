@@ -8,12 +8,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from training_runs import plain_recipe, small_recipe, smooth_crops, stored, trainer_of
 
-from spae_core.configs import RankedWordsConfig, SpaeConfig, preset
+from spae_core.configs import RankedWordsConfig, SpaeConfig
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.perceptual import Lpips
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
-from spae_core.trainer import StepReport, TrainingData
+from spae_core.trainer import StepReport
+from spae_core.training_batches import TrainingData
 from spae_core.training_config import tiny_recipe
 
 
