@@ -28,8 +28,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def quoted_commands() -> list[str]:
-    """Each way the pages call `spae`, once, as subcommand and options: `tokenize --num-layers --out`."""
-    lines = [line for page in PAGES for block in fenced_blocks(page, "console") for line in block.splitlines()]
+    """Each way pages and scripts call `spae`, once, as subcommand and options: `tokenize --num-layers --out`."""
+    scripts = [script.read_text().replace("\\\n", " ") for script in sorted(ROOT.glob("examples/*.sh"))]
+    lines = [line for script in scripts for line in script.splitlines() if line.startswith(".venv/bin/spae")]
+    lines += [line for page in PAGES for block in fenced_blocks(page, "console") for line in block.splitlines()]
     # Tables and sentences quote commands inline.
     lines += [span for page in PAGES for span in re.findall(r"`(spae [^`]+)`", page.read_text())]
     commands = set()
@@ -100,6 +102,17 @@ def test_the_presets_of_the_page_of_concepts_are_those_that_exist() -> None:
 
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs" / "concepts.md").read_text(), re.MULTILINE)
     assert [name for name in rows if name in PRESETS] == list(PRESETS)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*.json")), ids=lambda path: path.name)
+def test_every_recipe_of_the_examples_changes_settings_that_exist(path: Path) -> None:
+    from pydantic import TypeAdapter
+
+    from spae_core.training_config import TrainingConfig, smol_recipe
+
+    recipe = TypeAdapter(TrainingConfig).validate_json(path.read_text())
+    assert recipe != smol_recipe()
+    assert f"examples/{path.name}" in (ROOT / "examples" / "train_spae_smol_128.sh").read_text()
 
 
 @pytest.mark.slow
