@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -59,22 +59,14 @@ class MakeCrops:
         from jobs.training_inputs import cut_crops
         from pipelines.training.crop_cutting import CropConfig
 
+        # What is not given keeps the cutter's own default.
         settings = {
-            name: getattr(self, name)
-            for name in (
-                "image_size_px",
-                "crops_per_megapixel",
-                "min_scale",
-                "frame_step",
-                "webp_quality",
-                "min_webp_bytes",
-            )
-            if getattr(self, name) is not None
+            field.name: value for field in fields(CropConfig) if (value := getattr(self, field.name, None)) is not None
         }
         crops = cut_crops(
             self.inputs,
             self.out,
-            CropConfig(seed=self.seed, **settings),
+            CropConfig(**settings),
             max_pictures_per_input=self.max_pictures_per_input,
         )
         say(f"crops: {crops.folder}: {crops.num_crops} in {len(crops.parts)} parts, {crops.size_bytes / 1e6:.1f} MB")

@@ -140,12 +140,12 @@ def make_crops(
                 on_picture(uri)
     (folder / UNREADABLE_FILE).write_text("".join(unreadable))
     writer.flush()
-    if not writer.num_crops and len(unreadable) < len(uris):
-        raise BadDataError(
-            f"training pictures: expected crops of at least {config.min_webp_bytes} bytes, got none of "
-            f"{len(uris) - len(unreadable)} pictures. Lower min_webp_bytes."
-        )
     if not writer.num_crops:
+        if num_read := len(uris) - len(unreadable):
+            raise BadDataError(
+                f"training pictures: expected crops of at least {config.min_webp_bytes} bytes, got none of "
+                f"{num_read} pictures. Lower min_webp_bytes."
+            )
         raise BadDataError(
             f"training pictures: expected at least one readable of {len(uris)}, got none. "
             f"See {folder / UNREADABLE_FILE} for the reasons."
