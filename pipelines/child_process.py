@@ -179,4 +179,6 @@ def _receive(pipe: BinaryIO) -> bytes | None:
 
 
 if __name__ == "__main__":
-    _serve()
+    # A parent that ended while a stage ran waits for no answer: the child ends too, without a word.
+    with suppress(BrokenPipeError):
+        _serve()

@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import threading
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from crashing_stages import SCHEMA, PassOn
 from pictures import encode, photo
 
 from pipelines import child_process
+from pipelines.batch_bytes import batch_to_bytes
 from pipelines.bisection import run_isolating
-from pipelines.child_process import end_idle_children
+from pipelines.child_process import StageChild, end_idle_children
 from pipelines.stages.decode_images import DecodeImages
 from pipelines.stages.stage import StageResult
 from pipelines.stages.supervised import WORKER_DIED, Supervised
@@ -76,6 +78,14 @@ class Raising(PassOn):
             os.write(1, b"into the answers?")
             raise self.error("from the child")
         return super().run(batch)
+
+
+def test_a_child_whose_parent_ended_meanwhile_ends_without_a_word(capfd):
+    child = StageChild()
+    child._answers.close()
+    child_process._send(child._requests, pickle.dumps((pickle.dumps(PassOn()), batch_to_bytes(rows(1)))))
+    assert child._end() == "exit code 0"
+    assert capfd.readouterr().err == ""
 
 
 def test_what_the_stage_raises_is_raised_here():
