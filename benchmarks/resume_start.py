@@ -29,7 +29,7 @@ from jobs.cli import main as spae
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
 from pipelines.runs.claim import ClaimedRun, claim_run
 from pipelines.runs.describe_run import describe_run
-from pipelines.runs.plan import build_plan
+from pipelines.runs.plan_building import build_plan
 from pipelines.storage import LocalStorage
 
 NUM_SHARDS, PICTURES_A_SHARD = 36, 4

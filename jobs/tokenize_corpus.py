@@ -220,7 +220,7 @@ class TokenizeCorpus:
         """List the inputs, and say what the listing left out."""
         from pipelines.readers import ListingNotes, ReadOptions, list_inputs, open_inputs
         from pipelines.runs.kept_columns import parse_kept_columns
-        from pipelines.runs.plan import build_plan
+        from pipelines.runs.plan_building import build_plan
         from pipelines.storage import clear_error_if_full
 
         notes = ListingNotes()

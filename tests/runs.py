@@ -18,7 +18,8 @@ from pipelines.readers import InputEntry
 from pipelines.runs.claim import ClaimedRun, claim_run
 from pipelines.runs.commit import ShardWriter
 from pipelines.runs.manifest import finish_run
-from pipelines.runs.plan import DraftPlan, build_plan
+from pipelines.runs.plan import DraftPlan
+from pipelines.runs.plan_building import build_plan
 from pipelines.runs.run_config import RunConfig, RunSettings
 from pipelines.stages.stage import RejectedRow
 from pipelines.storage import LocalStorage, Storage

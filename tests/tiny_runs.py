@@ -16,7 +16,7 @@ from pipelines.readers import ListingNotes, list_inputs, open_inputs
 from pipelines.runs.claim import ClaimedRun, claim_run
 from pipelines.runs.commit import ShardWriter
 from pipelines.runs.describe_run import describe_run
-from pipelines.runs.plan import build_plan
+from pipelines.runs.plan_building import build_plan
 from pipelines.stages.read_inputs import ReadInputs
 from pipelines.stages.stage import Stage, StageResult
 from pipelines.stages.tokenize_images import TokenizeImages

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import UsageError
-from pipelines.runs.plan import DraftPlan, Plan, default_num_shards
+from pipelines.runs.plan import DraftPlan, Plan
+from pipelines.runs.plan_building import default_num_shards
 from pipelines.runs.rounds import claim_round, open_round_plan, publish_table
 from schemas.plan import shard_of
 from schemas.rounds import Round

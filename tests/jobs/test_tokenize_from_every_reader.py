@@ -14,7 +14,8 @@ from jobs.cli import main
 from pipelines.evaluation.report_pictures import read_original
 from pipelines.evaluation.report_reading import read_run
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
-from pipelines.runs.plan import Plan, build_plan
+from pipelines.runs.plan import Plan
+from pipelines.runs.plan_building import build_plan
 from pipelines.stages.read_inputs import ReadInputs
 from pipelines.storage import LocalStorage
 

@@ -8,7 +8,8 @@ from runs import draft_plan, entries
 
 from pipelines.errors import BadDataError, UsageError
 from pipelines.readers import InputEntry
-from pipelines.runs.plan import Plan, build_plan, default_num_shards
+from pipelines.runs.plan import Plan
+from pipelines.runs.plan_building import build_plan, default_num_shards
 from pipelines.storage import LocalStorage
 from schemas.plan import PLAN_SCHEMA, sample_id_of, shard_of
 

@@ -7,7 +7,8 @@ import pytest
 from pipelines.errors import UsageError
 from pipelines.readers import InputEntry, Record
 from pipelines.runs.listing_spill import ListingSpill
-from pipelines.runs.plan import DraftPlan, Plan, build_plan
+from pipelines.runs.plan import DraftPlan, Plan
+from pipelines.runs.plan_building import build_plan
 from pipelines.storage import LocalStorage
 
 
