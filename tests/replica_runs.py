@@ -1,6 +1,7 @@
 """Runs of the tiny model in several processes, for the tests of replicas."""
 
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -88,5 +89,7 @@ def train_together(run: ReplicaRun) -> list[dict[str, Any]]:
     if run.world_size == 1:
         train_replica(0, run)
     else:
-        multiprocessing.spawn(train_replica, args=(run,), nprocs=run.world_size)
+        # Forked from a server that has imported what takes seconds, not from this process, which has threads.
+        get_context("forkserver").set_forkserver_preload(["torch._dynamo", "torch.distributed", "torchvision"])
+        multiprocessing.start_processes(train_replica, args=(run,), nprocs=run.world_size, start_method="forkserver")
     return [torch.load(run.folder / f"rank-{rank}.pt", weights_only=True) for rank in range(run.world_size)]

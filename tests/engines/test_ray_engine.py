@@ -166,6 +166,14 @@ def test_decoding_and_model_do_not_share_a_process(tmp_path):
     assert decoding.isdisjoint(model)
 
 
+def test_the_pool_grows_while_pictures_wait_and_no_further_than_told(tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    slow = FakeModel(seconds=0.1, batch_size=4, notes=notes)
+    report, _ = made_up_run(tmp_path, num_inputs=320, model=slow, min_actors=1, max_actors=2)
+    assert len(list(notes.iterdir())) == report.stages["fake_model"].num_workers == 2
+
+
 def test_gpus_that_are_not_there_are_refused_at_once_with_both_numbers(tmp_path):
     started = time.perf_counter()
     with pytest.raises(
