@@ -63,22 +63,22 @@ def build(
     return model, variant.recipe(reference_recipe(num_steps, seed))
 
 
-def training_data(model: SpaeTokenizer, recipe: TrainingConfig, crops: np.ndarray, folder: Path) -> TrainingData:
+def with_words(model: SpaeTokenizer, recipe: TrainingConfig, data: TrainingData, folder: Path) -> TrainingData:
     """Crops, with what the variant needs beside them; kept in `folder` for the next variant."""
-    given = None
     if model.ranked_words is not None:
         fit_semantic_head(model, "efficientnet-lite0", "minilm", folder)
-        given = model.place_words(rank_crops(model, crops, folder))
+        data = replace(data, given=model.place_words(rank_crops(model, data, folder)))
     if not recipe.semantic.weight:
-        return TrainingData(crops=crops, given=given)
-    kept = folder / f"features-{len(crops)}-{model.codebook_sha256[:12]}.safetensors"
+        return data
+    assert data.crops_sha256 is not None
+    kept = folder / f"features-{data.crops_sha256[:12]}-{model.codebook_sha256[:12]}.safetensors"
     if not kept.is_file():
         classifier = next(asset_path("efficientnet-lite0").glob(CLASSIFIER_PATTERN))
         encoder = ConseSemanticEncoder.from_files(classifier, asset_path("minilm"))
-        images, words = encode_crops(encoder, model.codebook.words, crops)
+        images, words = encode_crops(encoder, model.codebook.words, data.crops)
         save_file({"images": images.contiguous(), "words": words.contiguous()}, kept)
     features = load_file(kept)
-    return TrainingData(crops=crops, given=given, image_features=features["images"], word_features=features["words"])
+    return replace(data, image_features=features["images"], word_features=features["words"])
 
 
 def measure(model: SpaeTokenizer, crops: np.ndarray, lpips: Lpips) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def measure(model: SpaeTokenizer, crops: np.ndarray, lpips: Lpips) -> dict[str, 
     return result | {"semantic": scores}
 
 
-def run_variant(name: str, seed: int, arguments: argparse.Namespace, crops: np.ndarray) -> dict[str, Any]:
+def run_variant(name: str, seed: int, arguments: argparse.Namespace, data: TrainingData) -> dict[str, Any]:
     """Train and measure one variant with one seed, or read what an earlier run found."""
     folder = arguments.out / f"{name}-seed{seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def run_variant(name: str, seed: int, arguments: argparse.Namespace, crops: np.n
         "config": config_to_json(model.config),
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "codebook_sha256": model.codebook_sha256,
-        "num_crops": len(crops),
+        "crops_sha256": data.crops_sha256,
     }
     kept = folder / "result.json"
     if kept.is_file():
@@ -126,9 +126,9 @@ def run_variant(name: str, seed: int, arguments: argparse.Namespace, crops: np.n
                 "Use another --out, or remove the folder."
             )
         return result
-    data = training_data(model, recipe, crops, arguments.out)
+    named = with_words(model, recipe, data, arguments.out)
     started = time.perf_counter()
-    trainer = Trainer(model, recipe, data, folder / "checkpoints", device=arguments.device)
+    trainer = Trainer(model, recipe, named, folder / "checkpoints", device=arguments.device)
     first = trainer.step
     for report in trainer.steps():
         if report.perplexity:
@@ -137,7 +137,7 @@ def run_variant(name: str, seed: int, arguments: argparse.Namespace, crops: np.n
     seconds = time.perf_counter() - started
     lpips = Lpips.from_file(asset_path("lpips") / "lpips_vgg.safetensors", net="vgg")
     result = {"settings": settings, "seconds": seconds, "steps_in_seconds": recipe.num_steps - first}
-    result |= measure(trainer.averaged.cpu().baked(), crops, lpips)
+    result |= measure(trainer.averaged.cpu().baked(), data.crops, lpips)
     kept.write_text(json.dumps(result, indent=2) + "\n")
     return result
 
@@ -189,12 +189,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    crops = crops_of(tuple(arguments.data), arguments.out, reference_config().image_size_px)
+    data = crops_of(tuple(arguments.data), arguments.out, reference_config().image_size_px)
     names = arguments.only or list(VARIANTS)
     results: dict[str, list[dict[str, Any]]] = {}
     for seed in range(arguments.seeds):  # all variants once before any is repeated
         for name in names:
-            results.setdefault(name, []).append(run_variant(name, seed, arguments, crops))
+            results.setdefault(name, []).append(run_variant(name, seed, arguments, data))
             if arguments.json:
                 write_json(arguments.json, arguments, results)
     print(table(results))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spae_core.replicas import Replicas
     from spae_core.tokenizer import SpaeTokenizer
     from spae_core.trainer import Trainer
+    from spae_core.training_batches import TrainingData
     from spae_core.training_config import TrainingConfig
 
 _PICTURES_WATCHED = 256
@@ -134,7 +135,7 @@ class TrainModel:
         device = replicas.device if replicas.world_size > 1 else choose_device(self.device)
         model, recipe, data = prepare_training(self)
         if replicas.rank == 0:
-            self._describe(model, recipe, len(data.crops))
+            self._describe(model, recipe, data)
         trainer = Trainer(
             model,
             recipe,
@@ -177,7 +178,7 @@ class TrainModel:
             address=self.ray_address,
         )
 
-    def _describe(self, model: SpaeTokenizer, recipe: TrainingConfig, num_crops: int) -> None:
+    def _describe(self, model: SpaeTokenizer, recipe: TrainingConfig, data: TrainingData) -> None:
         """Write config.json: everything that decided the run."""
         from pipelines.provenance import git_commit, installed_versions
         from spae_core.model_files import config_to_json
@@ -186,7 +187,8 @@ class TrainModel:
             "config": config_to_json(model.config),
             "recipe": dataclasses.asdict(recipe),
             "codebook_sha256": model.codebook_sha256,
-            "num_crops": num_crops,
+            "num_crops": len(data.crops),
+            "crops_sha256": data.crops_sha256,
             "command": {f.name: str(getattr(self, f.name)) for f in dataclasses.fields(self)},
             "versions": installed_versions(),
             "git_commit": git_commit(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.training.training_crops import CropSet
     from spae_core.semantic_encoder import SemanticEncoder
     from spae_core.tokenizer import SpaeTokenizer
+    from spae_core.training_batches import TrainingData
 
 CLASSIFIER_PATTERN = "efficientnet*.safetensors"
 _HEAD_STEPS = 3_000
@@ -74,8 +75,8 @@ def cut_crops(
     return crops
 
 
-def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> NDArray[Any]:
-    """Pixels of the crops to train on, uint8 (N, S, S, 3), memory-mapped.
+def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> TrainingData:
+    """The crops to train on, memory-mapped, and nothing beside them yet.
 
     Args:
         data: Pictures, or the folder of one crop set.
@@ -89,9 +90,11 @@ def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> NDArray
     from pipelines.errors import UsageError
     from pipelines.training.crop_cutting import CropConfig
     from pipelines.training.training_crops import is_crop_set, open_crops, unpack_crops
+    from spae_core.training_batches import TrainingData
 
     if not any(is_crop_set(place) for place in data):
-        return unpack_crops(cut_crops(data, folder / "crops", CropConfig(image_size_px=image_size_px)), folder)
+        crops = cut_crops(data, folder / "crops", CropConfig(image_size_px=image_size_px))
+        return TrainingData(crops=unpack_crops(crops, folder), crops_sha256=crops.sha256)
     if len(data) > 1:
         raise UsageError(
             f"--data: expected one crop set, or pictures, got {' '.join(data)}. Make one set of all with `spae crops`."
@@ -103,7 +106,7 @@ def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> NDArray
             f"Make others with `spae crops --image-size-px {image_size_px}`."
         )
     note(f"{crops.num_crops} crops in {crops.folder}")
-    return unpack_crops(crops, folder)
+    return TrainingData(crops=unpack_crops(crops, folder), crops_sha256=crops.sha256)
 
 
 def batches_of(crops: NDArray[Any]) -> list[tuple[int, int]]:
@@ -153,23 +156,23 @@ def fit_semantic_head(model: SpaeTokenizer, classifier: str, text_encoder: str, 
         save_file(dict(model.ranked_words.state_dict()), kept)
 
 
-def rank_crops(model: SpaeTokenizer, crops: NDArray[Any], folder: Path) -> Tensor:
-    """Words of the top layers for every crop, int64 (N, R); kept in `folder` for the next start."""
+def rank_crops(model: SpaeTokenizer, data: TrainingData, folder: Path) -> Tensor:
+    """Words of the top layers for every crop, int64 (N, R); kept in `folder` for the next start with these crops."""
     import torch
     from safetensors.torch import load_file, save_file
 
     assert model.ranked_words is not None
     weights = b"".join(tensor.numpy().tobytes() for tensor in model.ranked_words.head.state_dict().values())
     identity = hashlib.sha256(
-        weights + f"{model.codebook_sha256} {model.config.ranked_words} {crops.shape}".encode()
+        weights + f"{model.codebook_sha256} {model.config.ranked_words} {data.crops_sha256}".encode()
     ).hexdigest()
     kept = folder / f"ranked_words-{identity[:12]}.safetensors"
     if kept.is_file():
         return load_file(kept)["ranked"].long()
     ranked: list[Tensor] = []
-    with ProgressDisplay("naming crops", total=len(crops), unit="crops") as display, torch.inference_mode():
-        for start, end in batches_of(crops):
-            ranked.append(model.rank_words(to_images(crops[start:end])))
+    with ProgressDisplay("naming crops", total=len(data.crops), unit="crops") as display, torch.inference_mode():
+        for start, end in batches_of(data.crops):
+            ranked.append(model.rank_words(to_images(data.crops[start:end])))
             display.update(end)
     words = torch.cat(ranked)
     save_file({"ranked": words.int()}, kept)

@@ -7,8 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from jobs.train_model import TrainModel
     from spae_core.perceptual import Lpips
     from spae_core.semantic_encoder import SemanticEncoder
@@ -32,10 +30,10 @@ def prepare_training(command: TrainModel) -> tuple[SpaeTokenizer, TrainingConfig
         torch.set_num_threads(command.num_threads)
     recipe, model = _recipe(command), _model(command)
     command.out.mkdir(parents=True, exist_ok=True)
-    crops = crops_of(command.data, command.out, model.config.image_size_px)
+    data = crops_of(command.data, command.out, model.config.image_size_px)
     if model.ranked_words is not None and command.initial_model is None:
         fit_semantic_head(model, command.classifier, command.text_encoder, command.out)
-    return model, recipe, _data(command, model, recipe, crops)
+    return model, recipe, _with_words(command, model, recipe, data)
 
 
 def load_lpips(source: str, recipe: TrainingConfig) -> Lpips | None:
@@ -96,22 +94,17 @@ def _model(command: TrainModel) -> SpaeTokenizer:
     return SpaeTokenizer.from_preset(command.preset, LexicalCodebook.load(path))
 
 
-def _data(
-    command: TrainModel,
-    model: SpaeTokenizer,
-    recipe: TrainingConfig,
-    crops: NDArray[Any],
-) -> TrainingData:
+def _with_words(command: TrainModel, model: SpaeTokenizer, recipe: TrainingConfig, data: TrainingData) -> TrainingData:
+    """The crops with what model and recipe need to know of their meaning."""
     from jobs.training_inputs import rank_crops, semantic_features
-    from spae_core.training_batches import TrainingData
 
-    given = None
     if model.ranked_words is not None:
-        given = model.place_words(rank_crops(model, crops, command.out))
+        given = model.place_words(rank_crops(model, data, command.out))
+        data = dataclasses.replace(data, given=given)
     if not recipe.semantic.weight:
-        return TrainingData(crops=crops, given=given)
-    image_features, word_features = semantic_features(_semantic_encoder(command), model.codebook.words, crops)
-    return TrainingData(crops=crops, given=given, image_features=image_features, word_features=word_features)
+        return data
+    images, words = semantic_features(_semantic_encoder(command), model.codebook.words, data.crops)
+    return dataclasses.replace(data, image_features=images, word_features=words)
 
 
 def _semantic_encoder(command: TrainModel) -> SemanticEncoder:

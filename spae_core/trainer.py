@@ -193,6 +193,7 @@ class Trainer:
             "codebook_sha256": self.model.codebook_sha256,
             "recipe": recipe,
             "num_crops": len(self.data.crops),
+            "crops_sha256": self.data.crops_sha256,
         }
 
     def _draw(self, step: int, positions: range) -> TrainingBatch:

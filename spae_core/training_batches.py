@@ -25,12 +25,14 @@ class TrainingData:
 
     Attributes:
         crops: uint8 (N, S, S, 3).
+        crops_sha256: Identity of the crops, which a checkpoint keeps; None if nobody can say.
         given: int64 (N, D, H, W), entries a semantic head fixes, −1 elsewhere; None without one.
         image_features: (N, T) of unit norm, for the semantic guidance loss; None without it.
         word_features: (V, T) of unit norm, by the same encoder.
     """
 
     crops: NDArray[np.uint8]
+    crops_sha256: str | None = None
     given: Tensor | None = None
     image_features: Tensor | None = None
     word_features: Tensor | None = None
@@ -78,6 +80,7 @@ def draw_batch(
 
     Args:
         crops: uint8 (N, S, S, 3).
+        crops_sha256: Identity of the crops, which a checkpoint keeps; None if nobody can say.
         given: int64 (N, D, H, W) entries fixed from outside, or None.
         subsampler: The pyramid's geometry.
         seed: Of the run.

@@ -3,13 +3,16 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from emulators import bucket, gcs_bucket, gcs_emulator, s3_bucket, s3_emulator  # noqa: F401  (fixtures)
 
+from spae_core.configs import RankedWordsConfig
 from spae_core.lexical_codebook import LexicalCodebook
+from spae_core.presets import preset
 from spae_core.tokenizer import SpaeTokenizer
 
 TINY_WORDS = tuple(
@@ -35,6 +38,21 @@ def tiny_tokenizer(tiny_codebook: LexicalCodebook) -> SpaeTokenizer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return SpaeTokenizer.from_preset("tiny", tiny_codebook).eval()
+
+
+@pytest.fixture(scope="session")
+def naming_tokenizer(tiny_codebook) -> SpaeTokenizer:
+    """The tiny model with a random semantic head for its first three layers (1 + 4 + 16 words); do not change it."""
+    ranked = RankedWordsConfig(num_layers=3, text_dim=6, hidden_dim=5, num_classes=7)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = SpaeTokenizer(replace(preset("tiny"), ranked_words=ranked), tiny_codebook).eval()
+        model.ranked_words.image_encoder.class_text_vectors.copy_(torch.randn(7, 6))
+        with torch.no_grad():  # a random classifier's features are about 1e-8 and the biases all that counts
+            model.ranked_words.image_encoder.classifier.bn2.weight.mul_(1e8)
+            for name, parameter in model.ranked_words.head.named_parameters():
+                parameter.mul_(3 if name.endswith("weight") else 0)
+    return model
 
 
 @pytest.fixture(scope="session")

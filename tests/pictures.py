@@ -43,11 +43,11 @@ def photo(width_px: int, height_px: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_photos(folder: Path, num_photos: int) -> Path:
+def write_photos(folder: Path, num_photos: int, *, first_seed: int = 0) -> Path:
     """So many small photographs, `0.png` …, and `broken.png`, which is none."""
     folder.mkdir()
     for index in range(num_photos):
-        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=index), "PNG"))
+        (folder / f"{index}.png").write_bytes(encode(photo(40, 50, seed=first_seed + index), "PNG"))
     (folder / "broken.png").write_bytes(b"no picture")
     return folder
 

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from jobs.cli import main
+from pipelines.training.training_crops import open_crops
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.tokenizer import SpaeTokenizer
 
@@ -94,6 +95,15 @@ def test_a_checkpoint_of_another_codebook_is_refused_with_both_hashes(
     other.save(tmp_path / "other.safetensors")
     assert train(photos, tmp_path / "other.safetensors", tmp_path / "run", "--num-steps", 2) == 2
     assert f"expected {other.sha256}, got {tiny_codebook.sha256}" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_as_many_other_pictures_is_refused(photos, codebook_file, tmp_path, capsys):
+    assert train(photos, codebook_file, tmp_path / "run", "--num-steps", 1) == 0
+    before = open_crops(tmp_path / "run" / "crops").sha256
+    others = write_photos(tmp_path / "others", 4, first_seed=100)
+    assert train(others, codebook_file, tmp_path / "run", "--num-steps", 2) == 2
+    now = open_crops(tmp_path / "run" / "crops").sha256
+    assert f"crops_sha256: expected {now}, got {before}. Train into another folder" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_ends_with_its_exit_code_and_the_step(photos, codebook_file, tmp_path, capsys):

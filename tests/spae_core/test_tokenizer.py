@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from spae_core.configs import RankedWordsConfig
 from spae_core.errors import ModelError
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.presets import preset
@@ -163,21 +162,6 @@ def test_a_trained_projection_is_baked_into_the_saved_codebook(tiny_codebook, tm
 
 def test_a_model_without_a_semantic_head_fixes_no_words(tiny_tokenizer):
     assert tiny_tokenizer.given_words(pictures()) is None
-
-
-@pytest.fixture(scope="module")
-def naming_tokenizer(tiny_codebook) -> SpaeTokenizer:
-    """The tiny model with a random semantic head for its first three layers (1 + 4 + 16 words)."""
-    ranked = RankedWordsConfig(num_layers=3, text_dim=6, hidden_dim=5, num_classes=7)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = SpaeTokenizer(replace(preset("tiny"), ranked_words=ranked), tiny_codebook).eval()
-        model.ranked_words.image_encoder.class_text_vectors.copy_(torch.randn(7, 6))
-        with torch.no_grad():  # a random classifier's features are about 1e-8 and the biases all that counts
-            model.ranked_words.image_encoder.classifier.bn2.weight.mul_(1e8)
-            for name, parameter in model.ranked_words.head.named_parameters():
-                parameter.mul_(3 if name.endswith("weight") else 0)
-    return model
 
 
 def test_ranked_words_lie_in_raster_order_on_the_cells_of_their_layers(tiny_tokenizer):
