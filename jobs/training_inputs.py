@@ -134,7 +134,8 @@ def fit_semantic_head(model: SpaeTokenizer, classifier: str, text_encoder: str, 
     from spae_core.semantic_head import train_semantic_head
 
     assert model.ranked_words is not None
-    kept = folder / f"semantic_head-{model.codebook_sha256[:12]}.safetensors"
+    settings = f"{model.codebook_sha256} {model.config.ranked_words} {classifier} {text_encoder} {_HEAD_STEPS}"
+    kept = folder / f"semantic_head-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.safetensors"
     if kept.is_file():
         model.ranked_words.load_state_dict(load_file(kept))
         return
