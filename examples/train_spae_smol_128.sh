@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The shipped model from nothing: public weights and pictures, the codebook, the training. Run it from the project's
-# folder after `make env`. About four hours on two CPU cores with bfloat16 units; run it again to resume.
+# folder after `make env`. About five hours on two CPU cores with bfloat16 units; run it again to resume.
 set -euo pipefail
 out=${1:-runs/spae-smol-128}
 cache=${SPAE_CACHE:-$(.venv/bin/python -c 'import platformdirs; print(platformdirs.user_cache_path("spae"))')}/assets
