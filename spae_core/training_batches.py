@@ -80,7 +80,6 @@ def draw_batch(
 
     Args:
         crops: uint8 (N, S, S, 3).
-        crops_sha256: Identity of the crops, which a checkpoint keeps; None if nobody can say.
         given: int64 (N, D, H, W) entries fixed from outside, or None.
         subsampler: The pyramid's geometry.
         seed: Of the run.

@@ -6,12 +6,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from public_assets import fetched
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from jobs.asset_fetch import asset_path
 from jobs.asset_gguf import export_llama_folder, export_tokenizer_and_embeddings
-from pipelines.errors import BadDataError, UsageError
+from pipelines.errors import BadDataError
 
 HIDDEN, HEADS, KV_HEADS, LAYERS, INNER = 32, 4, 2, 2, 64
 # Two control tokens, two letters, digits, the byte-level space and newline, and what merges make of them.
@@ -199,11 +199,7 @@ def test_a_folder_without_a_gguf_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.assets
 def test_smollm2_has_its_vocabulary_and_cuts_digits_off() -> None:
-    try:
-        folder = asset_path("smollm2")
-    except UsageError as error:
-        pytest.skip(str(error))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(fetched("smollm2") / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 49_152
     assert tokenizer.encode(" cat").ids == [2644]
     assert tokenizer.encode("a  1 x\n\n 22").ids == [81, 256, 33, 1792, 8866, 34, 34]

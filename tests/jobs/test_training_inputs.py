@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from public_assets import fetched
 from training_runs import smooth_crops
 
-from jobs.asset_fetch import asset_path
 from jobs.training_inputs import fit_semantic_head, rank_crops
 from pipelines.errors import UsageError
 from spae_core.configs import RankedWordsConfig
@@ -37,8 +37,8 @@ WORDS = tuple(NOUNS.split())
 @pytest.mark.assets
 @pytest.mark.slow
 def test_a_head_is_taught_real_words_once_for_its_settings(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys):
-    for asset in ("efficientnet-lite0", "minilm"):
-        fetched(asset)
+    fetched("efficientnet-lite0")
+    minilm = fetched("minilm")
     monkeypatch.setattr("jobs.training_inputs._HEAD_STEPS", 300)
     generator = torch.Generator().manual_seed(0)
     codebook = LexicalCodebook(
@@ -52,7 +52,7 @@ def test_a_head_is_taught_real_words_once_for_its_settings(tmp_path, monkeypatch
     fit_semantic_head(first, "efficientnet-lite0", "minilm", tmp_path)
     class_vectors = first.ranked_words.image_encoder.class_text_vectors
     nearest = torch.cdist(first.ranked_words.head(class_vectors), codebook.embeddings).argmin(dim=1)
-    word_vectors = MiniLmTextEncoder.from_folder(asset_path("minilm")).encode_texts(WORDS)
+    word_vectors = MiniLmTextEncoder.from_folder(minilm).encode_texts(WORDS)
     closest = (class_vectors @ word_vectors.t()).topk(3, dim=1).indices
     assert (closest == nearest[:, None]).any(dim=1).float().mean() > 0.9
 
@@ -64,10 +64,3 @@ def test_a_head_is_taught_real_words_once_for_its_settings(tmp_path, monkeypatch
         assert torch.equal(second.ranked_words.state_dict()[name], value), name
     with pytest.raises(UsageError, match="no-such-encoder"):  # other settings: taught again, if there were such
         fit_semantic_head(second, "efficientnet-lite0", "no-such-encoder", tmp_path)
-
-
-def fetched(name: str) -> None:
-    try:
-        asset_path(name)
-    except UsageError as error:
-        pytest.skip(str(error))

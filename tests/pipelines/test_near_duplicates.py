@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from public_assets import fetched
 from scipy.fft import dctn
 
 from pipelines.evaluation.near_duplicates import find_near_duplicates, perceptual_hash, thumbnails_of
@@ -106,16 +107,6 @@ def trained_on(tmp_path_factory) -> np.ndarray:
     assert crops.num_unreadable == 0
     assert crops.num_crops > 5_000
     return unpack_crops(crops, folder)
-
-
-def fetched(name: str) -> Path:
-    from jobs.asset_fetch import asset_path
-    from pipelines.errors import UsageError
-
-    try:
-        return asset_path(name)
-    except UsageError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.assets

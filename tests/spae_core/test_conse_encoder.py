@@ -1,12 +1,12 @@
 """ConSE by hand on three classes, the classifier against timm, and both on real weights and photographs."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from public_assets import fetched
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,16 +25,6 @@ class LetterCounts:
     def encode_texts(self, texts):
         counts = torch.tensor([[float(text.count(letter)) for letter in "abc"] for text in texts])
         return torch.nn.functional.normalize(counts, dim=1)
-
-
-def fetched(name: str) -> Path:
-    from jobs.asset_fetch import asset_path
-    from pipelines.errors import UsageError
-
-    try:
-        return asset_path(name)
-    except UsageError as error:
-        pytest.skip(str(error))
 
 
 def randomised(model: torch.nn.Module) -> dict[str, Tensor]:

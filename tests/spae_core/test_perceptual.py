@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from public_assets import fetched
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -127,14 +128,7 @@ def test_an_unknown_network_is_refused():
 @pytest.mark.assets
 @pytest.mark.parametrize("net", NETS)
 def test_the_published_weights_rank_a_blur_above_a_shift_in_brightness(net):
-    from jobs.asset_fetch import asset_path
-    from pipelines.errors import UsageError
-
-    try:
-        folder = asset_path("lpips")
-    except UsageError as error:
-        pytest.skip(str(error))
-    lpips = Lpips.from_file(folder / f"lpips_{net}.safetensors", net=net)
+    lpips = Lpips.from_file(fetched("lpips") / f"lpips_{net}.safetensors", net=net)
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(1, 3, 64, 64, generator=generator)
     brighter = picture * 0.98 + 0.02
