@@ -110,8 +110,8 @@ class ShardCheck:
         part = round_of_part(path.rpartition("/")[2])
         return part[1] if part else 0
 
-    def _plan_hashes(self, shard: int, number: int) -> str:
-        """The plan that the footer of a file of this shard, written by this round, must name."""
+    def _plan_sha256(self, number: int) -> str:
+        """The plan that the footer of a file written by this round must name."""
         plans = {one.number: one.plan_sha256 for one in self.rounds}
         return plans.get(number, self.config.settings.plan_sha256)
 
@@ -130,7 +130,7 @@ class ShardCheck:
         for name in ("model_sha256", "codebook_sha256", "plan_sha256", "layer_grids"):
             expected, got = getattr(settings, name), getattr(metadata, name)
             if name == "plan_sha256":
-                expected = self._plan_hashes(metadata.shard, metadata.round)
+                expected = self._plan_sha256(metadata.round)
             if got != expected:
                 self.problems.append(f"{path}: expected {name} {expected} of the config, got {got}")
         if table.schema.remove_metadata() != self.schema:
