@@ -3,15 +3,10 @@
 0 done, 1 some shards failed, 2 usage, 3 bad data, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
-import contextlib
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from types import FrameType
 from typing import Annotated
 
 import tyro
@@ -25,6 +20,7 @@ from jobs.doctor import Doctor
 from jobs.make_crops import MakeCrops
 from jobs.report_run import ReportRun
 from jobs.retry_run import RetryRun
+from jobs.signals import INTERRUPTED, TERMINATED, Terminated, signals_as_exceptions
 from jobs.tokenize_corpus import TokenizeCorpus
 from jobs.train_model import TrainModel
 from jobs.verify_run import VerifyRun
@@ -32,7 +28,7 @@ from pipelines.errors import PipelineError, UsageError
 from schemas.versions import SchemaError
 from spae_core.errors import ModelError, TrainingError
 
-_FAILED, _BAD_DATA, _INTERRUPTED, _TERMINATED = 1, 3, 130, 143
+_FAILED, _BAD_DATA = 1, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +56,6 @@ Command = (
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: handled like Ctrl-C, with its own exit code."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -85,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config=(OmitSubcommandPrefixes,),
     )
     try:
-        with _signals_as_exceptions():
+        with signals_as_exceptions():
             return _with_engine_options(command, engine_options).run()
     except (PipelineError, ModelError, TrainingError) as error:
         note(f"spae: {error}")
@@ -93,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SchemaError as error:
         note(f"spae: {error}")
         return _BAD_DATA
-    except _Terminated:
-        return _TERMINATED
+    except Terminated:
+        return TERMINATED
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:  # Whoever read our output has seen enough, e.g. `head`.
         sys.stdout = None
         return 0
@@ -136,33 +128,6 @@ def _version() -> str:
         return metadata.version("spae")
     except metadata.PackageNotFoundError:
         return "(not installed)"
-
-
-@contextlib.contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """Let SIGTERM unwind the stack like Ctrl-C does, so that nothing half-written stays behind.
-
-    The first signal stops the work in good order, which may have to wait for a file that is being read. The second
-    one ends the process at once: what is committed is safe in any case.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        received.append(signal_number)
-        is_term = signal_number == signal.SIGTERM
-        if len(received) > 1:
-            os._exit(_TERMINATED if is_term else _INTERRUPTED)
-        raise _Terminated if is_term else KeyboardInterrupt
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":
