@@ -8,9 +8,8 @@ Source: arXiv 2306.17842, sections on losses and appendix on implementation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spae_core.adversary import Adversary
 from spae_core.checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
-from spae_core.errors import ModelError, TrainingError
+from spae_core.errors import ModelError
+from spae_core.finite import refuse_broken_weights, refuse_not_finite
 from spae_core.layers import ResidualBlock
 from spae_core.matched_start import match_latents_to_codebook
 from spae_core.metrics import LayerCodeStatistics, codebook_perplexity
-from spae_core.model_files import config_to_json
 from spae_core.objective import Objective, network_autocast
 from spae_core.perceptual import Lpips
 from spae_core.replicas import Replicas
@@ -30,8 +29,7 @@ from spae_core.structs import Assignment
 from spae_core.tokenizer import SpaeTokenizer
 from spae_core.training_batches import TrainingBatch, TrainingData, draw_batch, draw_depth, step_generator
 from spae_core.training_config import TrainingConfig
-
-FROZEN = "ranked_words."
+from spae_core.training_state import TrainingState, run_identity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +61,8 @@ class Trainer:
         model: What is trained.
         objective: The loss.
         averaged: The same model with averaged weights, for evaluation.
+        state: What its checkpoints hold.
+        identity: What a checkpoint must share with this run.
         step: Steps done.
         replicas: Processes that share each batch.
         share: Positions of each batch that this one sees.
@@ -133,9 +133,19 @@ class Trainer:
             if self.objective.lpips is not None:
                 self.objective.lpips.compile()
         self.statistics = LayerCodeStatistics(model.config.pyramid.num_layers, model.codebook.codebook_size)
+        self.state = TrainingState(
+            model=model,
+            averaging=self.averaging,
+            optimizer=self.optimizer,
+            adversary=self.adversary,
+            statistics=self.statistics,
+            replicas=self.replicas,
+        )
+        self.identity = run_identity(model, recipe, data)
         checkpoints = list_checkpoints(folder)
         if checkpoints:
-            self._restore(checkpoints[-1])
+            self.step, state = load_checkpoint(checkpoints[-1], self.identity)
+            self.state.put_back(state)
         steps = self.replicas.total(torch.tensor(self.step))
         if int(steps) != self.step * self.replicas.world_size:
             raise ModelError(
@@ -167,11 +177,7 @@ class Trainer:
                 self.statistics.reset()
             checkpoint = None
             if self.step % recipe.checkpoint_every == 0 or self.step == recipe.num_steps:
-                self._refuse_broken_weights()
-                state = self._state()
-                checkpoint = checkpoint_path(self.folder, self.step)
-                if self.replicas.rank == 0:
-                    save_checkpoint(self.folder, self.step, self.identity(), state)
+                checkpoint = self._save()
             yield StepReport(
                 step=self.step,
                 losses=losses,
@@ -181,20 +187,12 @@ class Trainer:
                 checkpoint=checkpoint,
             )
 
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this run."""
-        recipe = asdict(self.recipe)
-        # What one looks at may change, and a run may be lengthened or shortened: the learning rate then follows the
-        # new schedule from the resumed step on.
-        for changeable in ("num_steps", "log_every", "evaluate_every", "checkpoint_every", "recompute_activations"):
-            del recipe[changeable]
-        return {
-            "config": config_to_json(self.model.config),
-            "codebook_sha256": self.model.codebook_sha256,
-            "recipe": recipe,
-            "num_crops": len(self.data.crops),
-            "crops_sha256": self.data.crops_sha256,
-        }
+    def _save(self) -> Path:
+        refuse_broken_weights(self.model, step=self.step, folder=self.folder)
+        state = self.state.collect()
+        if self.replicas.rank == 0:
+            save_checkpoint(self.folder, self.step, self.identity, state)
+        return checkpoint_path(self.folder, self.step)
 
     def _draw(self, step: int, positions: range) -> TrainingBatch:
         recipe = self.recipe
@@ -279,46 +277,4 @@ class Trainer:
         return tuple(codebook_perplexity(counts) if counts.any() else float("nan") for counts in layers)
 
     def _refuse_not_finite(self, terms: dict[str, Tensor]) -> None:
-        bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-        if bad:
-            raise self._error(f"expected finite losses, got NaN or infinity in {', '.join(bad)}", self.step + 1)
-
-    def _refuse_broken_weights(self) -> None:
-        """Weights can overflow in a step whose losses were finite; such a state must not become a checkpoint."""
-        bad = [name for name, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
-        if bad:
-            raise self._error(f"expected finite weights, got NaN or infinity in {', '.join(bad[:3])}", self.step)
-
-    def _error(self, what: str, step: int) -> TrainingError:
-        # The checkpoint that this very step began with is no good one: its weights gave what is not finite.
-        good = [path for path in list_checkpoints(self.folder) if path < checkpoint_path(self.folder, step - 1)]
-        began_with = checkpoint_path(self.folder, step - 1)
-        suspect = f" Delete {began_with}: this step began with it." if began_with.is_file() else ""
-        return TrainingError(
-            f"training: {what} at step {step}. Last good checkpoint: {good[-1] if good else 'none yet'}.{suspect} "
-            "Lower the learning rate, or train in float32."
-        )
-
-    def _state(self) -> dict[str, Any]:
-        def learned(module: nn.Module) -> dict[str, Tensor]:
-            return {name: value for name, value in module.state_dict().items() if not name.startswith(FROZEN)}
-
-        return {
-            "model": learned(self.model),
-            "averaged": learned(self.averaging.module),
-            "num_averaged": self.averaging.n_averaged,
-            "optimizer": self.optimizer.state_dict(),
-            "adversary": self.adversary.state_dict() if self.adversary else {},
-            "code_counts": self.replicas.total(self.statistics.counts).clone(),
-        }
-
-    def _restore(self, path: Path) -> None:
-        self.step, state = load_checkpoint(path, self.identity())
-        self.model.load_state_dict(state["model"], strict=False)
-        self.averaging.module.load_state_dict(state["averaged"], strict=False)
-        self.averaging.n_averaged.copy_(state["num_averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.replicas.rank == 0:  # the counts of all, which would otherwise be added up again
-            self.statistics.counts.copy_(state["code_counts"])
-        if self.adversary:
-            self.adversary.load_state_dict(state["adversary"])
+        refuse_not_finite(terms, step=self.step + 1, folder=self.folder)
