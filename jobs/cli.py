@@ -85,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SchemaError as error:
         note(f"spae: {error}")
         return _BAD_DATA
-    except Terminated:
-        return TERMINATED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interruption:
+        what_is_kept = "".join(f": {text.rstrip('.')}" for text in getattr(interruption, "__notes__", ()))
+        note(f"interrupted{what_is_kept}. Run the same command again to go on.")
+        return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
     except BrokenPipeError:  # Whoever read our output has seen enough, e.g. `head`.
         sys.stdout = None
         return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from jobs.console import ProgressDisplay, note, say
+from jobs.console import ProgressDisplay, say
 
 if TYPE_CHECKING:
     from pipelines.picture_folder import PictureFolder
@@ -115,7 +115,7 @@ class DetokenizeCorpus:
                         bad_rows += [f"{row.uri}: {row.message}" for row in result.rejected]
                     num_done += batch.num_rows
                     display.update(num_done)
-        except KeyboardInterrupt:
-            note("interrupted: the pictures written are whole. Run the same command again to go on.")
+        except KeyboardInterrupt as interruption:
+            interruption.add_note("the pictures written are whole.")
             raise
         return bad_rows

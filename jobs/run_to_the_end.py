@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from jobs.console import ProgressDisplay, note, say
+from jobs.console import ProgressDisplay, say
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine, EngineReport, Progress
@@ -45,7 +45,7 @@ class RunToTheEnd:
         Raises:
             ShardsFailedError: If shards could not be written, or there is no room.
             BadDataError: If more rows are bad than the budget allows.
-            KeyboardInterrupt: If somebody stops it; said what is kept.
+            KeyboardInterrupt: If somebody stops it; with a note of what is kept.
         """
         from pipelines.errors import ShardsFailedError, StorageFullError
         from pipelines.runs.manifest import finish_run
@@ -66,8 +66,8 @@ class RunToTheEnd:
                     reports.append(report)
                     if report.failures:
                         raise _failure(step, report)
-        except KeyboardInterrupt:
-            note(f"interrupted: {self._kept(steps)} Run the same command again to go on.")
+        except KeyboardInterrupt as interruption:
+            interruption.add_note(self._kept(steps))
             raise
         except StorageFullError as error:
             raise ShardsFailedError(f"{error} {self._kept(steps)}") from error
