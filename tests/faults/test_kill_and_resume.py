@@ -1,5 +1,6 @@
 """Runs that end in the middle, by `kill -9`, Ctrl-C or SIGTERM, and are started again."""
 
+import errno
 import json
 import os
 import signal
@@ -118,7 +119,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_leaves_nothing_half_written(tm
 def test_a_terminated_run_of_another_engine_ends_in_good_order_too(tmp_path, words, engine):
     run = tmp_path / "run"
     process = spae_process(*words, run, "--engine", engine)
-    wait_for(run / "config.json", process)
+    assert any(line.startswith("tokenizing: ") for line in process.stderr)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
@@ -129,18 +130,29 @@ def test_a_terminated_run_of_another_engine_ends_in_good_order_too(tmp_path, wor
     assert main(["verify", str(run)]) == 0
 
 
+def open_for_its_reader(pipe, process) -> int:
+    """Open a named pipe for writing as soon as the process reads it, which then waits for what is never written."""
+    while process.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO, error  # no reader yet
+        time.sleep(0.05)
+    raise AssertionError(f"the run ended: {process.communicate()[1]}")
+
+
 def test_a_second_signal_ends_the_process_at_once_and_loses_nothing(tmp_path, words):
     run, hung = tmp_path / "run", tmp_path / "photos" / "a-pipe.png"
     os.mkfifo(tmp_path / "pipe")  # Whoever reads it waits for ever, as for a bucket that does not answer.
     hung.symlink_to(tmp_path / "pipe")
     process = spae_process(*words, run, "--num-threads", "1")
-    wait_for(run / "config.json", process)
-    time.sleep(3)
+    written_to = open_for_its_reader(tmp_path / "pipe", process)
     process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(2)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 143
+    os.close(written_to)
     hung.unlink()
     check_whole(run)
 
