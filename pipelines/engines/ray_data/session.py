@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ _NOT_SHIPPED = ("__pycache__/", "*.pyc", "*.safetensors", "*.pt", "*.bin")
 
 #: Time for a machine to accept a connection.
 _SECONDS_TO_ANSWER = 5.0
+
+#: How often this process takes its answer to SIGTERM back while Ray starts or ends.
+_SECONDS_WITHOUT_ANSWER = 0.01
+
+#: How the threads of Ray Data's streams are called, and the time they get to end.
+_STREAM_THREADS, _SECONDS_TO_END = "StreamingExecutor", 30.0
 
 #: Read by Ray when it starts: no statistics to its makers, and no warning of a default that is about to change.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -48,23 +55,26 @@ def ray_session(options: RayOptions) -> Iterator[ClusterSize]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with _own_signal_handlers():
-        import ray
+    import ray
 
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            _connect(options)
-        elif options.address is not None and options.address not in ("auto", _address()):
+    if ray.is_initialized():
+        if options.address is not None and options.address not in ("auto", _address()):
             raise UsageError(
                 f"--ray-address: expected the cluster this process is connected to ({_address()}), got "
                 f"{options.address}. Call ray.shutdown() first, or leave the address out."
             )
-    try:
         yield cluster_size()
-    finally:
-        if is_ours:
-            with _own_signal_handlers():
-                ray.shutdown()
+        return
+    # In the main thread Ray would replace this process's answer to SIGTERM by an exit without a word, which gets lost
+    # between the fork and the exec of its processes. The thread lives on meanwhile, since they end with it; it does one
+    # thing after the other, so what was begun is ended even if a signal came before it was there.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray") as thread:
+        thread.submit(int).result()  # A signal while the thread itself starts finds nothing begun.
+        try:
+            _finish(thread.submit(_connect, options))
+            yield cluster_size()
+        finally:
+            _finish(thread.submit(_disconnect))
 
 
 def cluster_size() -> ClusterSize:
@@ -102,6 +112,22 @@ def shipped_code() -> dict[str, Any]:
     return {"py_modules": [str(root / name) for name in _PACKAGES], "excludes": list(_NOT_SHIPPED)}
 
 
+def _finish(work: "Future[None]") -> None:
+    """Wait for Ray, and keep this process's answer to SIGTERM, which Ray's core replaces when it starts and ends.
+
+    The core is set up with Python's lock held, so there is a part of a second in which a signal still goes to it. It
+    aborts the process then; no work has begun.
+    """
+    answer = signal.getsignal(signal.SIGTERM)
+    can_keep = answer is not None and threading.current_thread() is threading.main_thread()
+    is_over = False
+    while not is_over:
+        is_over = bool(wait([work], timeout=_SECONDS_WITHOUT_ANSWER).done)
+        if can_keep:
+            signal.signal(signal.SIGTERM, answer)
+    work.result()
+
+
 def _connect(options: RayOptions) -> None:
     import ray
 
@@ -123,6 +149,16 @@ def _connect(options: RayOptions) -> None:
             "Start one with `ray start --head`; if it has a token, set RAY_AUTH_MODE=token. Or leave the address out "
             "to use this machine."
         ) from error
+
+
+def _disconnect() -> None:
+    """End Ray once its streams have ended: a thread that calls Ray later ends the whole process without a word."""
+    import ray
+
+    for thread in threading.enumerate():
+        if thread.name.startswith(_STREAM_THREADS):
+            thread.join(_SECONDS_TO_END)
+    ray.shutdown()
 
 
 def _refuse_silence(address: str) -> None:
@@ -159,21 +195,3 @@ def _address() -> str:
     import ray
 
     return str(ray.get_runtime_context().gcs_address)
-
-
-@contextmanager
-def _own_signal_handlers() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM: connecting to Ray would replace it by an exit without a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit as ending:
-        # Ray's answer to a signal that came while it was connecting.
-        if ending.code == signal.SIGTERM and callable(before):
-            before(signal.SIGTERM, None)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
