@@ -6,17 +6,17 @@ committed with its shard (`pipelines.runs.commit`), counted in the manifest.
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from jobs.console import note, say
 from jobs.engine_choice import EngineChoice, EngineName
+from jobs.input_listing import draft_plan
 from jobs.run_to_the_end import RunToTheEnd, summarize
+from jobs.stored_command import complete_from, to_arguments
 
 if TYPE_CHECKING:
     from pipelines.engine import Engine
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pipelines.runs.describe_run import RunDescription
     from pipelines.runs.plan import DraftPlan, PlanSummary
     from pipelines.stages.decode_images import DecodeImages
-
-_MOST_PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,7 @@ class TokenizeCorpus:
             ModelError: If the model is unknown or damaged.
         """
         if self.config is not None:
-            return self._completed_from(self.config).run()
+            return complete_from(self, self.config).run()
         self.check()
         # Before the listing, which may take long: GPUs or options that are not there are told at once.
         device = self.engine_choice().device(self.device)
@@ -135,7 +133,13 @@ class TokenizeCorpus:
             num_shards = self.num_shards
             if follows and (self.extend or num_shards is None):
                 num_shards = read_config(storage).settings.num_shards
-            draft = self._plan(Path(folder), num_shards)
+            draft = draft_plan(
+                self.inputs,
+                Path(folder),
+                num_shards=num_shards,
+                image_column=self.image_column,
+                keep_columns=self.keep_columns,
+            )
             described = self.describe(draft.summary, device)
             if not follows:
                 claimed = claim_run(storage, described.config, draft, described.codebook)
@@ -164,7 +168,7 @@ class TokenizeCorpus:
             num_layers=self.num_layers,
             batch_size=self.batch_size or default_batch_size(device),
             device=device,
-            command=self._arguments(),
+            command=to_arguments(self),
         )
 
     def _extend(self, claimed: ClaimedRun, draft: DraftPlan, decode: DecodeImages) -> None:
@@ -196,59 +200,6 @@ class TokenizeCorpus:
                 "--max-quarantined-fraction: expected a share in [0, 1], "
                 f"got {self.max_quarantined_fraction}. Write half as 0.5."
             )
-
-    def _completed_from(self, path: Path) -> TokenizeCorpus:
-        """This command with everything it leaves at its default taken from a run's config."""
-        from pipelines.errors import UsageError
-        from pipelines.runs.run_config import RunConfig
-
-        try:
-            text = path.read_text()
-        except OSError as error:
-            raise UsageError(
-                f"--config {path}: expected a readable file, got: {error.strerror}. Check the path."
-            ) from error
-        stored = RunConfig.from_json(text, where=str(path)).command
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        taken: dict[str, Any] = {}
-        for name, value in stored.items():
-            if name in defaults and name != "out" and getattr(self, name) == defaults[name]:
-                taken[name] = tuple(value) if isinstance(value, list) else value
-        return dataclasses.replace(self, **taken, config=None)
-
-    def _plan(self, folder: Path, num_shards: int | None) -> DraftPlan:
-        """List the inputs, and say what the listing left out."""
-        from pipelines.readers import ListingNotes, ReadOptions, list_inputs, open_inputs
-        from pipelines.runs.kept_columns import parse_kept_columns
-        from pipelines.runs.plan_building import build_plan
-        from pipelines.storage import clear_error_if_full
-
-        notes = ListingNotes()
-        kept = parse_kept_columns(self.keep_columns)
-        readers = open_inputs(self.inputs, ReadOptions(image_column=self.image_column, keep_columns=kept))
-        entries = list_inputs(readers, notes, keep_columns=kept)
-        try:
-            with clear_error_if_full(f"temporary folder {folder.parent} (set TMPDIR for another)"):
-                draft = build_plan(entries, folder=folder, num_shards=num_shards)
-        finally:
-            if notes.num_ignored:
-                note(f"ignored, hidden or no picture by extension: {notes.num_ignored} files")
-            for problem in notes.problems[:_MOST_PROBLEMS_SHOWN]:
-                note(f"left out: {problem}")
-            if len(notes.problems) > _MOST_PROBLEMS_SHOWN:
-                note(f"left out: {len(notes.problems) - _MOST_PROBLEMS_SHOWN} more like these")
-        if draft.summary.num_doubles and not notes.has_metadata_lists:
-            note(f"{draft.summary.num_doubles} inputs were named more than once; each is taken once")
-        return draft
-
-    def _arguments(self) -> dict[str, Any]:
-        """The command as `--config` takes it back, from whatever folder: local paths made absolute."""
-        arguments = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for name in ("config", "extend", "metrics_file", "engine_options"):
-            del arguments[name]
-        paths = (text if "://" in text else os.path.abspath(os.path.expanduser(text)) for text in self.inputs)
-        model = os.path.abspath(self.model) if os.path.isdir(self.model) else self.model
-        return {**arguments, "model": model, "inputs": list(paths)}
 
     def to_the_end(self, claimed: ClaimedRun, decode: DecodeImages) -> RunToTheEnd:
         """What brings the run to its end: the engine, the budget, the display."""
