@@ -47,6 +47,10 @@ class TrainModel:
     """Trained model to go on from, in place of --codebook and random weights: a name or a folder. --preset then names
     the recipe alone."""
 
+    add_middle_blocks: tuple[int, int] | None = None
+    """Residual blocks to add to the encoder and to the decoder of --initial-model. They begin as the identity, so the
+    model goes on from where it is and has more to learn with."""
+
     num_steps: int | None = None
     """Optimizer steps. Default: the recipe's."""
 

@@ -77,6 +77,7 @@ def _model(command: TrainModel) -> SpaeTokenizer:
     import torch
 
     from pipelines.errors import UsageError
+    from spae_core.deepening import deepen
     from spae_core.lexical_codebook import LexicalCodebook
     from spae_core.tokenizer import SpaeTokenizer
 
@@ -86,10 +87,19 @@ def _model(command: TrainModel) -> SpaeTokenizer:
             f"spae train: expected one of --codebook and --initial-model, got {given}. "
             "A model has its codebook with it; a new one needs --codebook."
         )
+    if command.add_middle_blocks is not None and command.initial_model is None:
+        raise UsageError(
+            "--add-middle-blocks: expected --initial-model beside it, got --codebook. A new model takes its depth from "
+            "its preset."
+        )
     torch.manual_seed(command.seed)
     if command.codebook is None:
         assert command.initial_model is not None
-        return SpaeTokenizer.from_pretrained(command.initial_model)
+        model = SpaeTokenizer.from_pretrained(command.initial_model)
+        if command.add_middle_blocks is None:
+            return model
+        encoder_blocks, decoder_blocks = command.add_middle_blocks
+        return deepen(model, encoder_blocks=encoder_blocks, decoder_blocks=decoder_blocks)
     path = command.codebook / "codebook.safetensors" if command.codebook.is_dir() else command.codebook
     return SpaeTokenizer.from_preset(command.preset, LexicalCodebook.load(path))
 

@@ -74,6 +74,23 @@ def test_a_trained_model_is_gone_on_from_and_keeps_its_codebook(photos, codebook
     assert json.loads((tmp_path / "more" / "config.json").read_text())["recipe"]["matched_start"] is False
 
 
+def test_a_trained_model_is_made_deeper_and_goes_on_where_it_was(photos, codebook_file, tmp_path):
+    assert train(photos, codebook_file, tmp_path / "first", "--num-steps", 20) == 0
+    words = ["train", "--preset", "tiny", "--data", str(photos), "--out", str(tmp_path / "more")]
+    words += ["--initial-model", str(tmp_path / "first" / "model"), "--add-middle-blocks", "1", "2"]
+    assert main([*words, "--num-steps", "2"]) == 0
+    assert main([*words, "--num-steps", "3"]) == 0  # goes on from its own checkpoint
+    first, more = (SpaeTokenizer.from_pretrained(tmp_path / run / "model") for run in ("first", "more"))
+    assert more.config.encoder.num_middle_blocks == first.config.encoder.num_middle_blocks + 1
+    assert more.config.decoder.num_middle_blocks == first.config.decoder.num_middle_blocks + 2
+    assert [row["step"] for row in log_of(tmp_path / "more")] == [1, 2, 3]
+
+
+def test_blocks_are_added_to_a_trained_model_alone(photos, codebook_file, tmp_path, capsys):
+    assert train(photos, codebook_file, tmp_path / "run", "--add-middle-blocks", 1, 1) == 2
+    assert "--add-middle-blocks: expected --initial-model beside it, got --codebook" in capsys.readouterr().err
+
+
 def test_a_new_model_needs_a_codebook_and_a_trained_one_has_it(photos, codebook_file, tmp_path, capsys):
     words = ["train", "--preset", "tiny", "--data", str(photos), "--out", str(tmp_path / "run")]
     assert main(words) == 2
