@@ -115,6 +115,12 @@ def test_every_recipe_of_the_examples_changes_settings_that_exist(path: Path) ->
     assert f"examples/{path.name}" in (ROOT / "examples" / "train_spae_smol_128.sh").read_text()
 
 
+def test_the_page_of_the_examples_names_every_one() -> None:
+    page = (ROOT / "examples" / "README.md").read_text()
+    absent = [path.name for path in ROOT.glob("examples/*.*") if path.name not in page]
+    assert absent == ["README.md"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", quoted_commands())
 def test_every_quoted_command_has_the_options_that_it_is_shown_with(command: str) -> None:
