@@ -21,13 +21,17 @@ class MakeCrops:
     """
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT…")]
-    """Pictures: folders, globs or files; local paths or urls. Animated ones give several frames."""
+    """Pictures: folders, globs, files, tars, Parquet files or lists; local paths or urls. Animated ones give several
+    frames."""
 
     out: Path
     """Folder of the set."""
 
     image_size_px: int | None = None
     """Side of a crop. Default: 128."""
+
+    image_column: str | None = None
+    """Column of Parquet files and lists that holds the pictures or their uris. Default: found by name and type."""
 
     max_pictures_per_input: int | None = None
     """Of an INPUT with more pictures use only so many, chosen by a hash of their names. Default: all."""
@@ -68,6 +72,7 @@ class MakeCrops:
             self.out,
             CropConfig(**settings),
             max_pictures_per_input=self.max_pictures_per_input,
+            image_column=self.image_column,
         )
         say(f"crops: {crops.folder}: {crops.num_crops} in {len(crops.parts)} parts, {crops.size_bytes / 1e6:.1f} MB")
         note(f"next: spae train --data {quote(str(self.out))} --codebook DIR --out DIR")

@@ -35,7 +35,11 @@ class TrainModel:
     """Model and recipe: spae-b-128 and spae-8-128 are the paper's, spae-smol-128 is for a CPU."""
 
     data: tuple[str, ...]
-    """Training pictures: folders, globs or files, local paths or urls; or a crop set made by `spae crops`."""
+    """Training pictures: folders, globs, files, tars, Parquet files or lists, local paths or urls; or a crop set made
+    by `spae crops`."""
+
+    image_column: str | None = None
+    """Column of Parquet files and lists that holds the pictures or their uris. Default: found by name and type."""
 
     out: Path
     """Folder of the run."""

@@ -25,33 +25,34 @@ _BATCH = 32
 
 
 def cut_crops(
-    inputs: tuple[str, ...], folder: Path, config: CropConfig, *, max_pictures_per_input: int | None = None
+    inputs: tuple[str, ...],
+    folder: Path,
+    config: CropConfig,
+    *,
+    max_pictures_per_input: int | None = None,
+    image_column: str | None = None,
 ) -> CropSet:
     """List the training pictures and cut their crops into `folder`, unless they are there.
 
     Args:
-        inputs: Folders, globs or files.
+        inputs: Folders, globs, files, containers and lists.
         folder: Where the set goes.
         config: How to cut.
         max_pictures_per_input: Bound on the pictures of each input; those whose names have the smallest hashes stay.
+        image_column: Column of tables that holds the pictures. Default: found by name and type.
 
     Raises:
         UsageError: If an input does not exist or holds no pictures.
         BadDataError: If none can be read.
     """
     from pipelines.errors import UsageError
-    from pipelines.readers import ListingNotes, list_inputs, open_inputs
+    from pipelines.readers import ListingNotes, ReadOptions, list_inputs, open_inputs
     from pipelines.training.training_crops import UNREADABLE_FILE, make_crops
 
     notes = ListingNotes()
     entries = []
-    for reader in open_inputs(inputs):
+    for reader in open_inputs(inputs, ReadOptions(image_column=image_column)):
         listed = list(list_inputs([reader], notes))
-        if any(entry.record is not None for entry in listed):
-            raise UsageError(
-                f"--data: expected pictures as files, got {listed[0].uri} inside a container. "
-                "Training reads files only; unpack it and give the folder."
-            )
         if max_pictures_per_input is not None and len(listed) > max_pictures_per_input:
             listed.sort(key=lambda entry: hashlib.sha256(PurePosixPath(entry.uri).name.encode()).digest())
             listed = listed[:max_pictures_per_input]
@@ -75,13 +76,16 @@ def cut_crops(
     return crops
 
 
-def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> TrainingData:
+def crops_of(
+    data: tuple[str, ...], folder: Path, image_size_px: int, *, image_column: str | None = None
+) -> TrainingData:
     """The crops to train on, memory-mapped, and nothing beside them yet.
 
     Args:
         data: Pictures, or the folder of one crop set.
         folder: Of the run: keeps the crop set, if it must be cut, and its pixels.
         image_size_px: S, side of the model's pictures.
+        image_column: Column of tables that holds the pictures. Default: found by name and type.
 
     Raises:
         UsageError: If pictures and crop sets are mixed, or a crop set is of another size.
@@ -93,7 +97,8 @@ def crops_of(data: tuple[str, ...], folder: Path, image_size_px: int) -> Trainin
     from spae_core.training_batches import TrainingData
 
     if not any(is_crop_set(place) for place in data):
-        crops = cut_crops(data, folder / "crops", CropConfig(image_size_px=image_size_px))
+        config = CropConfig(image_size_px=image_size_px)
+        crops = cut_crops(data, folder / "crops", config, image_column=image_column)
         return TrainingData(crops=unpack_crops(crops, folder), crops_sha256=crops.sha256)
     if len(data) > 1:
         raise UsageError(

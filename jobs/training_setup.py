@@ -30,7 +30,7 @@ def prepare_training(command: TrainModel) -> tuple[SpaeTokenizer, TrainingConfig
         torch.set_num_threads(command.num_threads)
     recipe, model = _recipe(command), _model(command)
     command.out.mkdir(parents=True, exist_ok=True)
-    data = crops_of(command.data, command.out, model.config.image_size_px)
+    data = crops_of(command.data, command.out, model.config.image_size_px, image_column=command.image_column)
     if model.ranked_words is not None and command.initial_model is None:
         fit_semantic_head(model, command.classifier, command.text_encoder, command.out)
     return model, recipe, _with_words(command, model, recipe, data)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +22,6 @@ from pipelines.runs.run_config import RunConfig
 from pipelines.stages.image_decoding import decode_image
 from pipelines.stages.image_faults import UnreadableImageError
 from pipelines.stages.read_inputs import ReadInputs
-from schemas.plan import RECORD_TYPE
 from spae_core.errors import ModelError
 from spae_core.metrics import psnr_db
 from spae_core.structs import TokenPyramid
@@ -119,16 +117,12 @@ def read_original(row: SampleRow, side_px: int) -> Original:
     Returns:
         Its pixels; or why there are none: it is gone, is not the same file any more, or cannot be decoded.
     """
-    request = pa.record_batch(
-        [[row.sample_id], [row.uri], [row.size_bytes], pa.array([row.record], RECORD_TYPE)],
-        schema=ReadInputs.INPUT_SCHEMA.append(pa.field("record", RECORD_TYPE)),
-    )
-    read = ReadInputs(batch_size=1).run(request)
-    if read.rejected:
-        is_gone = read.rejected[0].error_class == "FileNotFoundError"
-        reason = "it is no longer there" if is_gone else f"it cannot be read ({read.rejected[0].message})"
-        return Original(pixels=None, absent=f"Original missing: {reason}.")
-    content = read.batch["bytes"][0].as_py()
+    try:
+        content = ReadInputs().read_one({"uri": row.uri, "size_bytes": row.size_bytes, "record": row.record})
+    except FileNotFoundError:
+        return Original(pixels=None, absent="Original missing: it is no longer there.")
+    except OSError as error:
+        return Original(pixels=None, absent=f"Original missing: it cannot be read ({error}).")
     if hashlib.sha256(content).hexdigest() != row.content_sha256:
         return Original(pixels=None, absent="Original missing: another picture has taken its place.")
     try:

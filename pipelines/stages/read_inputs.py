@@ -83,15 +83,14 @@ class ReadInputs(Stage):
         own = [name for name in _OWN_COLUMNS if name in batch.schema.names]
         for index, row in enumerate(batch.select(own).to_pylist()):
             try:
-                content = self._read(row)
+                content = self.read_one(row)
             except OSError as error:
-                error_class = getattr(error, "error_class", type(error).__name__)
                 rejected.append(
                     RejectedRow(
                         sample_id=row["sample_id"],
                         uri=row["uri"],
                         stage=self.name,
-                        error_class=error_class,
+                        error_class=error_class_of(error),
                         message=str(error),
                     )
                 )
@@ -110,11 +109,15 @@ class ReadInputs(Stage):
         good = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
         return StageResult(batch=good, rejected=tuple(rejected))
 
-    def _read(self, row: Mapping[str, Any]) -> bytes:
+    def read_one(self, row: Mapping[str, Any]) -> bytes:
         """One file or record, tried again when storage fails in passing.
 
+        Args:
+            row: `uri`, `size_bytes`, and for a record of a container `record` and `etag_or_mtime`, as in a plan.
+
         Raises:
-            OSError: If it cannot be had, has changed since it was planned, or is too large.
+            OSError: If it cannot be had, has changed since it was planned, or is too large; `error_class_of` has
+                the class.
         """
         size_bytes = row["size_bytes"]
         if size_bytes is not None and size_bytes > self.max_size_bytes:
@@ -167,6 +170,11 @@ class ReadInputs(Stage):
     def _filesystems(self) -> dict[str, fsspec.AbstractFileSystem]:
         """Drivers opened so far, by protocol."""
         return {}
+
+
+def error_class_of(error: OSError) -> str:
+    """The class under which the quarantine lists an error of reading."""
+    return getattr(error, "error_class", type(error).__name__)
 
 
 def _changed(what: str) -> _UnfitFileError:

@@ -9,9 +9,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -62,23 +60,22 @@ class CropConfig:
             )
 
 
-def cut_picture(uri: str, config: CropConfig) -> tuple[NDArray[np.uint8], str | None]:
-    """Cut one picture's crops, and say why there are none if it cannot be read.
+def cut_picture(name: str, content: bytes, config: CropConfig) -> tuple[NDArray[np.uint8], str | None]:
+    """Cut one picture's crops, and say why there are none if it cannot be decoded.
 
     Args:
-        uri: Picture, still or animated; any fsspec url.
+        name: The picture's own, wherever it lies.
+        content: The encoded picture, still or animated.
         config: How to cut.
 
     Returns:
         uint8 (n, S, S, 3), RGB on white; and None, or the reason why n is 0.
     """
-    name = PurePosixPath(uri).name
     random = np.random.default_rng([config.seed, int(hashlib.sha256(name.encode()).hexdigest()[:12], 16)])
     side = config.image_size_px
     crops: list[NDArray[np.uint8]] = []
     try:
-        with fsspec.open(uri, "rb") as file:
-            image = Image.open(io.BytesIO(file.read()))
+        image = Image.open(io.BytesIO(content))
         for frame in range(0, getattr(image, "n_frames", 1), config.frame_step):
             image.seek(frame)
             crops.extend(_crops_of(_opaque_rgb(ImageOps.exif_transpose(image)), config, random))

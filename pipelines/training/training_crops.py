@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pipelines.errors import BadDataError
 from pipelines.parquet_files import read_parquet, to_parquet
 from pipelines.readers import InputEntry
+from pipelines.stages.read_inputs import ReadInputs, error_class_of
 from pipelines.training.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
 from schemas.crops import CROPS_SCHEMA
 from schemas.versions import CROPS, check_schema
@@ -102,7 +103,7 @@ def make_crops(
     """Cut the crops of a corpus, unless the same set is already there.
 
     Args:
-        entries: Pictures as listed. Order does not matter.
+        entries: Pictures as listed: files, or records of containers. Order does not matter.
         folder: Where the set goes.
         config: How to cut.
         num_threads: Pictures decoded at once.
@@ -115,10 +116,9 @@ def make_crops(
         BadDataError: If no picture can be read, or no crop has the detail asked for. Single unreadable pictures are
             listed in `sources.jsonl` and `unreadable.txt` instead.
     """
-    by_uri = {entry.uri: entry for entry in entries}
-    uris = sorted(by_uri)
-    stamps = json.dumps([(uri, by_uri[uri].size_bytes, by_uri[uri].etag_or_mtime) for uri in uris])
-    wanted = {"config": asdict(config), "inputs_sha256": _sha256(stamps.encode()), "num_inputs": len(uris)}
+    ordered = sorted({entry.uri: entry for entry in entries}.values(), key=_place)
+    stamps = json.dumps([(entry.uri, entry.size_bytes, entry.etag_or_mtime) for entry in ordered])
+    wanted = {"config": asdict(config), "inputs_sha256": _sha256(stamps.encode()), "num_inputs": len(ordered)}
     if is_crop_set(folder):
         found = json.loads((folder / SUMMARY_FILE).read_text())
         if {key: found.get(key) for key in wanted} == wanted and found.get("schema") == CROPS:
@@ -130,7 +130,7 @@ def make_crops(
     writer = _PartWriter(folder)
     unreadable: list[str] = []
     with (folder / SOURCES_FILE).open("w") as sources:
-        for source, (uri, crops, reason) in enumerate(_cut_all(uris, config, num_threads)):
+        for source, (uri, crops, reason) in enumerate(_cut_all(ordered, config, num_threads)):
             writer.add(source, crops)
             sources.write(json.dumps({"uri": uri, "crops": len(crops), "error": reason}, ensure_ascii=False) + "\n")
             if reason:
@@ -141,13 +141,13 @@ def make_crops(
     (folder / UNREADABLE_FILE).write_text("".join(unreadable))
     writer.flush()
     if not writer.num_crops:
-        if num_read := len(uris) - len(unreadable):
+        if num_read := len(ordered) - len(unreadable):
             raise BadDataError(
                 f"training pictures: expected crops of at least {config.min_webp_bytes} bytes, got none of "
                 f"{num_read} pictures. Lower min_webp_bytes."
             )
         raise BadDataError(
-            f"training pictures: expected at least one readable of {len(uris)}, got none. "
+            f"training pictures: expected at least one readable of {len(ordered)}, got none. "
             f"See {folder / UNREADABLE_FILE} for the reasons."
         )
     summary = {
@@ -232,16 +232,32 @@ class _PartWriter:
         )
 
 
-def _cut_all(uris: list[str], config: CropConfig, num_threads: int) -> Iterator[tuple[str, list[bytes], str | None]]:
-    def cut(uri: str) -> tuple[str, list[bytes], str | None]:
-        crops, reason = cut_picture(uri, config)
+def _place(entry: InputEntry) -> tuple[str, int, int, str]:
+    """Where it lies: records of a container one after the other, so that it is read once from end to end."""
+    record = entry.record
+    if record is None:
+        return entry.uri, 0, 0, ""
+    return record.container, record.row_group or 0, record.row or record.offset_bytes or 0, entry.uri
+
+
+def _cut_all(
+    entries: list[InputEntry], config: CropConfig, num_threads: int
+) -> Iterator[tuple[str, list[bytes], str | None]]:
+    reader = ReadInputs()
+
+    def cut(entry: InputEntry) -> tuple[str, list[bytes], str | None]:
+        try:
+            content = reader.read_one(asdict(entry))
+        except OSError as error:
+            return entry.uri, [], f"{error_class_of(error)}: {error}"
+        crops, reason = cut_picture(PurePosixPath(entry.uri).name, content, config)
         encoded = (to_webp(crop, config.webp_quality) for crop in crops)
-        return uri, [crop for crop in encoded if len(crop) >= config.min_webp_bytes], reason
+        return entry.uri, [crop for crop in encoded if len(crop) >= config.min_webp_bytes], reason
 
     with ThreadPoolExecutor(num_threads) as pool:
         # In groups, so that only a few pictures' crops wait in memory.
-        for start in range(0, len(uris), 4 * num_threads):
-            yield from pool.map(cut, uris[start : start + 4 * num_threads])
+        for start in range(0, len(entries), 4 * num_threads):
+            yield from pool.map(cut, entries[start : start + 4 * num_threads])
 
 
 def _sha256(content: bytes) -> str:

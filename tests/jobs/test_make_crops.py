@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from containers import write_every_kind, writer_below
 from pictures import encode, photo, write_photos
 
 from jobs.cli import main
@@ -29,6 +31,46 @@ def test_the_command_makes_a_set_and_says_what_could_not_be_read(photos, tmp_pat
     assert f"1 pictures could not be read: {out / UNREADABLE_FILE} lists them" in said.err
     assert "broken.png\tUnidentifiedImageError" in (out / UNREADABLE_FILE).read_text()
     assert make(photos, "--out", out) == 0
+
+
+def whole_squares(folder: Path) -> set[bytes]:
+    """The first crop of each picture, which shows all of it, whatever the picture is called."""
+    first: dict[int, bytes] = {}
+    for name, _ in open_crops(folder).parts:
+        for row in pq.read_table(folder / name).to_pylist():
+            first.setdefault(row["source"], row["webp"])
+    return set(first.values())
+
+
+def test_pictures_are_found_in_every_kind_of_input(photos, tmp_path):
+    places = write_every_kind(photos, writer_below(tmp_path / "inputs"))
+    for kind, place in places.items():
+        assert make(tmp_path / "inputs" / place, "--out", tmp_path / kind) == 0, kind
+        assert open_crops(tmp_path / kind).num_crops == 24, kind
+        assert open_crops(tmp_path / kind).num_unreadable == 1, kind
+        assert whole_squares(tmp_path / kind) == whole_squares(tmp_path / "folder"), kind
+    assert len(whole_squares(tmp_path / "folder")) == 6
+
+
+def test_what_is_missing_of_a_container_is_listed_and_the_rest_kept(photos, tmp_path):
+    write_every_kind(photos, writer_below(tmp_path / "inputs"))
+    tar = tmp_path / "inputs" / "wds" / "000.tar"
+    tar.write_bytes(tar.read_bytes()[:-12_000])
+    assert make(tmp_path / "inputs" / "wds", "--out", tmp_path / "set") == 0
+    crops = open_crops(tmp_path / "set")
+    assert f"{tar}#" in (crops.folder / UNREADABLE_FILE).read_text()
+    assert "DamagedContainer: " in (crops.folder / UNREADABLE_FILE).read_text()
+    assert 0 < crops.num_crops < 24
+
+
+def test_the_column_of_the_pictures_can_be_named(photos, tmp_path, capsys):
+    write_every_kind(photos, writer_below(tmp_path / "inputs"))
+    table = tmp_path / "inputs" / "tables" / "bytes.parquet"
+    assert make(table, "--out", tmp_path / "set", "--image-column", "caption") == 3  # read as names of files
+    assert f"{table.parent / 'picture no. 0'}\tFileNotFoundError: " in (tmp_path / "set" / UNREADABLE_FILE).read_text()
+    assert make(table, "--out", tmp_path / "set", "--image-column", "absent") == 2
+    assert "absent" in capsys.readouterr().err
+    assert make(table, "--out", tmp_path / "set", "--image-column", "image") == 0
 
 
 def test_settings_reach_the_cutter(photos, tmp_path):

@@ -1,7 +1,5 @@
 """One picture to crops: how many, from where, upright, on white, and a reason where there are none."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pictures import encode, photo
@@ -13,69 +11,63 @@ from pipelines.training.crop_cutting import CropConfig, cut_picture, from_webp, 
 CONFIG = CropConfig(image_size_px=16, min_crops=3, max_crops=9, crops_per_megapixel=600.0)
 
 
-def write(tmp_path: Path, name: str, content: bytes) -> str:
-    (tmp_path / name).write_bytes(content)
-    return str(tmp_path / name)
-
-
-def test_a_larger_picture_gives_more_crops_within_the_bounds(tmp_path):
+def test_a_larger_picture_gives_more_crops_within_the_bounds():
     # 600 a megapixel: 40×40 px ask for 1 and get 3, 100×100 get 6, 200×200 ask for 24 and get 9.
     for side, number in ((40, 3), (100, 6), (200, 9)):
-        uri = write(tmp_path, f"{side}.png", encode(photo(side, side), "PNG"))
-        crops, reason = cut_picture(uri, CONFIG)
+        content = encode(photo(side, side), "PNG")
+        crops, reason = cut_picture(f"{side}.png", content, CONFIG)
         assert (len(crops), reason) == (number, None)
 
 
-def test_the_first_crop_is_the_whole_centre_square(tmp_path):
+def test_the_first_crop_is_the_whole_centre_square():
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, 16:48] = (250, 120, 30)  # the square in the middle; the black beside it bleeds in by a pixel or two
-    uri = write(tmp_path, "wide.png", encode(Image.fromarray(pixels), "PNG"))
-    crops, _ = cut_picture(uri, CONFIG)
+    content = encode(Image.fromarray(pixels), "PNG")
+    crops, _ = cut_picture("wide.png", content, CONFIG)
     assert (crops[0][:, 2:-2] == (250, 120, 30)).all()
     assert crops[0][..., 0].min() > 200
 
 
-def test_a_crop_is_never_cut_smaller_than_it_will_be(tmp_path):
+def test_a_crop_is_never_cut_smaller_than_it_will_be():
     # Columns of single pixels: a crop of fewer than 16 would have to be blown up and would not alternate.
     pixels = np.zeros((16, 40, 3), np.uint8)
     pixels[:, ::2] = 255
-    uri = write(tmp_path, "stripes.png", encode(Image.fromarray(pixels), "PNG"))
-    crops, _ = cut_picture(uri, CropConfig(image_size_px=16, min_crops=8))
+    content = encode(Image.fromarray(pixels), "PNG")
+    crops, _ = cut_picture("stripes.png", content, CropConfig(image_size_px=16, min_crops=8))
     for crop in crops:
         assert set(np.unique(crop)) == {0, 255}
         assert (crop[:, :-1] != crop[:, 1:]).all()
 
 
-def test_transparent_parts_are_white_and_half_transparent_ones_lighter(tmp_path):
+def test_transparent_parts_are_white_and_half_transparent_ones_lighter():
     for name, image, colour in (
         ("clear.png", Image.new("RGBA", (20, 20), (200, 0, 0, 0)), (255, 255, 255)),
         ("half.png", Image.new("RGBA", (20, 20), (200, 40, 40, 128)), (227, 147, 147)),
         ("grey.png", Image.new("LA", (20, 20), (100, 0)), (255, 255, 255)),
         ("opaque.png", Image.new("RGBA", (20, 20), (200, 40, 40, 255)), (200, 40, 40)),
     ):
-        crops, reason = cut_picture(write(tmp_path, name, encode(image, "PNG")), CONFIG)
+        crops, reason = cut_picture(name, encode(image, "PNG"), CONFIG)
         assert reason is None
         assert np.abs(crops.astype(int) - colour).max() <= 1, name
     palette = encode(Image.new("P", (20, 20), 0), "GIF", transparency=0)
-    assert (cut_picture(write(tmp_path, "palette.gif", palette), CONFIG)[0] == 255).all()
+    assert (cut_picture("palette.gif", palette, CONFIG)[0] == 255).all()
 
 
-def test_a_turned_picture_is_cut_upright(tmp_path):
+def test_a_turned_picture_is_cut_upright():
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:10] = 255  # white above; turned a quarter clockwise the white is on the right
     exif = Image.Exif()
     exif[0x0112] = 6
-    uri = write(tmp_path, "turned.png", encode(Image.fromarray(pixels), "PNG", exif=exif))
-    first = cut_picture(uri, CONFIG)[0][0]
+    content = encode(Image.fromarray(pixels), "PNG", exif=exif)
+    first = cut_picture("turned.png", content, CONFIG)[0][0]
     assert first[:, 12:].min() > 200
     assert first[:, :4].max() < 50
 
 
-def test_every_nth_frame_of_an_animated_picture_is_used(tmp_path):
+def test_every_nth_frame_of_an_animated_picture_is_used():
     frames = [Image.new("RGB", (20, 20), (20 * index, 0, 0)) for index in range(10)]
-    animated = encode(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=50)
-    uri = write(tmp_path, "animated.png", animated)
-    crops, reason = cut_picture(uri, CropConfig(image_size_px=16, min_crops=2, frame_step=4))
+    content = encode(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=50)
+    crops, reason = cut_picture("animated.png", content, CropConfig(image_size_px=16, min_crops=2, frame_step=4))
     assert reason is None
     assert crops[:, 8, 8, 0].tolist() == [0, 0, 80, 80, 160, 160]
 
