@@ -27,7 +27,7 @@ from torch import Tensor
 
 from jobs.asset_fetch import asset_path
 from jobs.training_inputs import to_images
-from pipelines.training.training_crops import open_crops, unpack_crops
+from pipelines.training.crop_set import open_crops, unpack_crops
 from spae_core.metrics import psnr_db, ssim
 from spae_core.perceptual import Lpips
 from spae_core.tokenizer import SpaeTokenizer

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.training.crop_cutting import CropConfig
-    from pipelines.training.training_crops import CropSet
+    from pipelines.training.crop_set import CropSet
     from spae_core.semantic_encoder import SemanticEncoder
     from spae_core.tokenizer import SpaeTokenizer
     from spae_core.training_batches import TrainingData
@@ -93,7 +93,7 @@ def crops_of(
     """
     from pipelines.errors import UsageError
     from pipelines.training.crop_cutting import CropConfig
-    from pipelines.training.training_crops import is_crop_set, open_crops, unpack_crops
+    from pipelines.training.crop_set import is_crop_set, open_crops, unpack_crops
     from spae_core.training_batches import TrainingData
 
     if not any(is_crop_set(place) for place in data):

@@ -6,7 +6,7 @@ threads.
 
 A crop set is a folder: `part-00000.parquet`, … (schema `crops/1`, WebP), `sources.jsonl` (a line a picture: uri,
 crops or the reason why there are none), `unreadable.txt` (only the latter), `crops.json` (settings, counts, hashes;
-written last, so its presence means the set is whole). A training unpacks it once into one array beside itself.
+written last, so its presence means the set is whole). `crop_set` opens it.
 
 Letters: N crops, S side of a crop in pixels.
 """
@@ -18,78 +18,25 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipelines.errors import BadDataError
-from pipelines.parquet_files import read_parquet, to_parquet
+from pipelines.parquet_files import to_parquet
 from pipelines.readers import InputEntry
 from pipelines.stages.read_inputs import ReadInputs, error_class_of
-from pipelines.training.crop_cutting import CropConfig, cut_picture, from_webp, to_webp
+from pipelines.training.crop_cutting import CropConfig, cut_picture, to_webp
+from pipelines.training.crop_set import SUMMARY_FILE, CropSet, is_crop_set, open_crops
 from schemas.crops import CROPS_SCHEMA
-from schemas.versions import CROPS, check_schema
+from schemas.versions import CROPS
 
 logger = logging.getLogger(__name__)
 
-SUMMARY_FILE, SOURCES_FILE, UNREADABLE_FILE = "crops.json", "sources.jsonl", "unreadable.txt"
+SOURCES_FILE, UNREADABLE_FILE = "sources.jsonl", "unreadable.txt"
 CROPS_PER_PART = 4096
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CropSet:
-    """A finished crop set.
-
-    Attributes:
-        folder: Where it lies.
-        image_size_px: S.
-        num_crops: N.
-        num_unreadable: Pictures that gave none.
-        size_bytes: Of its parts together.
-        parts: Name and sha256 of each part, in order.
-    """
-
-    folder: Path
-    image_size_px: int
-    num_crops: int
-    num_unreadable: int
-    size_bytes: int
-    parts: tuple[tuple[str, str], ...]
-
-    @property
-    def sha256(self) -> str:
-        """Identity of the crops: what a training depends on."""
-        return hashlib.sha256("".join(digest for _, digest in self.parts).encode()).hexdigest()
-
-
-def is_crop_set(folder: str | Path) -> bool:
-    """Whether a finished crop set lies there."""
-    return (Path(folder) / SUMMARY_FILE).is_file()
-
-
-def open_crops(folder: Path) -> CropSet:
-    """Open a finished crop set.
-
-    Raises:
-        BadDataError: If the folder holds none or an unfinished one.
-        SchemaError: If it was written by another version.
-    """
-    if not is_crop_set(folder):
-        raise BadDataError(f"crop set {folder}: expected {SUMMARY_FILE}, got none. Make the set again.")
-    summary = json.loads((folder / SUMMARY_FILE).read_text())
-    check_schema(summary.get("schema"), CROPS, where=str(folder / SUMMARY_FILE))
-    return CropSet(
-        folder=folder,
-        image_size_px=summary["config"]["image_size_px"],
-        num_crops=summary["num_crops"],
-        num_unreadable=summary["num_unreadable"],
-        size_bytes=summary["size_bytes"],
-        parts=tuple((part["name"], part["sha256"]) for part in summary["parts"]),
-    )
 
 
 def make_crops(
@@ -160,45 +107,6 @@ def make_crops(
     }
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return open_crops(folder)
-
-
-def unpack_crops(crops: CropSet, cache: Path) -> NDArray[np.uint8]:
-    """Decode a crop set into one array on disk, unless it is already there.
-
-    Args:
-        crops: The set.
-        cache: Folder for the array; about S · S · 3 bytes a crop.
-
-    Returns:
-        uint8 (N, S, S, 3), memory-mapped.
-
-    Raises:
-        BadDataError: If a part is absent or is not the one that was written.
-    """
-    path = cache / f"crops-{crops.sha256[:12]}.npy"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        shape = (crops.num_crops, crops.image_size_px, crops.image_size_px, 3)
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        for row, encoded in enumerate(_stored(crops)):
-            array[row] = from_webp(encoded)
-        array.flush()
-        del array
-        partial.replace(path)
-    pixels: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return pixels
-
-
-def _stored(crops: CropSet) -> Iterator[bytes]:
-    for name, expected in crops.parts:
-        path = crops.folder / name
-        content = path.read_bytes() if path.is_file() else b""
-        if _sha256(content) != expected:
-            got = f"sha256 {_sha256(content)}" if content else "no file"
-            raise BadDataError(f"{path}: expected sha256 {expected}, got {got}. Copy or make the crop set again.")
-        for value in read_parquet(content)["webp"]:
-            yield value.as_py()
 
 
 class _PartWriter:

@@ -11,7 +11,8 @@ from pictures import encode, photo, write_photos
 from jobs.cli import main
 from jobs.training_inputs import crops_of
 from pipelines.errors import UsageError
-from pipelines.training.training_crops import SUMMARY_FILE, UNREADABLE_FILE, open_crops
+from pipelines.training.crop_set import SUMMARY_FILE, open_crops
+from pipelines.training.training_crops import UNREADABLE_FILE
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from jobs.cli import main
-from pipelines.training.training_crops import open_crops
+from pipelines.training.crop_set import open_crops
 from spae_core.lexical_codebook import LexicalCodebook
 from spae_core.tokenizer import SpaeTokenizer
 

@@ -99,7 +99,7 @@ def test_a_crop_with_nearly_the_same_borders_is_found(photos):
 def trained_on(tmp_path_factory) -> np.ndarray:
     """Crops of the train corpora: fewer of each picture than a training takes, but each whole and in parts."""
     from jobs.training_inputs import cut_crops
-    from pipelines.training.training_crops import unpack_crops
+    from pipelines.training.crop_set import unpack_crops
 
     folder = tmp_path_factory.mktemp("train")
     corpora = tuple(str(fetched(name)) for name in TRAIN_CORPORA)

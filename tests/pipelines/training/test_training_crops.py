@@ -15,16 +15,8 @@ import pipelines.training.training_crops as training_crops
 from pipelines.errors import BadDataError
 from pipelines.readers import ListingNotes, list_inputs, open_inputs
 from pipelines.training.crop_cutting import CropConfig, cut_picture
-from pipelines.training.training_crops import (
-    SOURCES_FILE,
-    SUMMARY_FILE,
-    UNREADABLE_FILE,
-    CropSet,
-    is_crop_set,
-    make_crops,
-    open_crops,
-    unpack_crops,
-)
+from pipelines.training.crop_set import SUMMARY_FILE, CropSet, is_crop_set, open_crops, unpack_crops
+from pipelines.training.training_crops import SOURCES_FILE, UNREADABLE_FILE, make_crops
 from schemas.versions import SchemaError
 
 CONFIG = CropConfig(image_size_px=16, min_crops=3, max_crops=9, crops_per_megapixel=600.0, webp_quality=100)
