@@ -7,7 +7,10 @@ picture reduced to 16×16 as the floor.
 Needs the assets foolbox-photos, lpips, efficientnet-lite0, minilm: `spae assets fetch foolbox-photos lpips
 efficientnet-lite0 minilm`.
 
-Run: python benchmarks/reconstruction_quality.py [--model NAME|DIR] [--json PATH] [--grid PNG]
+`--refine-steps` also searches for better words picture by picture (`spae_core.refinement`), against LPIPS of VGG; that
+of AlexNet, which neither training nor search looks at, is a second opinion.
+
+Run: python benchmarks/reconstruction_quality.py [--model NAME|DIR] [--refine-steps N] [--json PATH] [--grid PNG]
 """
 
 import argparse
@@ -31,6 +34,7 @@ from torchvision.utils import save_image
 from jobs.asset_fetch import asset_path
 from spae_core.metrics import LayerCodeStatistics, psnr_db, ssim
 from spae_core.perceptual import Lpips
+from spae_core.refinement import RefinementConfig, refine
 from spae_core.tokenizer import SpaeTokenizer
 
 
@@ -65,6 +69,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="spae-smol-128")
+    parser.add_argument("--refine-steps", type=int, default=0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--grid", type=Path, help="write originals above reconstructions")
     arguments = parser.parse_args()
@@ -72,6 +77,7 @@ def main() -> None:
     paths = test_photos()
     images = load(paths, model.config.image_size_px)
     lpips = Lpips.from_file(asset_path("lpips") / "lpips_vgg.safetensors", net="vgg")
+    second_opinion = Lpips.from_file(asset_path("lpips") / "lpips_alex.safetensors", net="alex")
     started = time.perf_counter()
     pyramid = model.tokenize(images)
     seconds = time.perf_counter() - started
@@ -86,6 +92,7 @@ def main() -> None:
                 "psnr_db": psnr_db(decoded, images).mean().item(),
                 "ssim": ssim(decoded, images).mean().item(),
                 "lpips_vgg": lpips(decoded, images).mean().item(),
+                "lpips_alex": second_opinion(decoded, images).mean().item(),
             }
 
     rows, grid = {}, [images]
@@ -94,6 +101,15 @@ def main() -> None:
         tokens = pyramid_config.cumulative_tokens[depth - 1]
         rows[str(depth)] = {"tokens": tokens, "bytes": math.ceil(tokens * bits / 8), **quality(decoded)}
         if depth >= pyramid_config.first_decodable_layer:
+            grid.append(decoded)
+    refined = {}
+    if arguments.refine_steps:
+        started_search = time.perf_counter()
+        searched, _ = refine(model, images, lpips, RefinementConfig(num_steps=arguments.refine_steps))
+        refined["seconds"] = time.perf_counter() - started_search
+        for depth in range(pyramid_config.first_decodable_layer, pyramid_config.num_layers + 1):
+            decoded = model.detokenize(searched, num_layers=depth)
+            refined[str(depth)] = {**rows[str(depth)], **quality(decoded)}
             grid.append(decoded)
     budget = rows[str(pyramid_config.num_layers)]["bytes"]
     peers = [
@@ -104,11 +120,13 @@ def main() -> None:
     classes = classes_of(paths)
     words = [indices.flatten(1)[: len(classes)].tolist() for indices in pyramid.code_indices]
     semantic = semantic_scores(model, images[: len(classes)], words, classes)
-    print(f"{'':32}{'tokens':>8}{'bytes':>8}{'PSNR dB':>10}{'SSIM':>8}{'LPIPS':>8}")
-    for name, row in [(f"{depth} layers", row) for depth, row in rows.items()] + [(p["name"], p) for p in peers]:
+    print(f"{'':32}{'tokens':>8}{'bytes':>8}{'PSNR dB':>10}{'SSIM':>8}{'LPIPS':>8}{'AlexNet':>9}")
+    listed = [(f"{depth} layers", row) for depth, row in rows.items()]
+    listed += [(f"{depth} layers, searched for", row) for depth, row in refined.items() if depth != "seconds"]
+    for name, row in listed + [(peer["name"], peer) for peer in peers]:
         print(
             f"{name:32}{row.get('tokens', ''):>8}{row.get('bytes', ''):>8}"
-            f"{row['psnr_db']:>10.2f}{row['ssim']:>8.3f}{row['lpips_vgg']:>8.3f}"
+            f"{row['psnr_db']:>10.2f}{row['ssim']:>8.3f}{row['lpips_vgg']:>8.3f}{row['lpips_alex']:>9.3f}"
         )
     print("relative semantic score by layer", [round(score, 3) for score in semantic["relative_score_by_layer"]])
     print("  of a random word", round(semantic["relative_score_of_a_random_word"], 3))
@@ -128,6 +146,7 @@ def main() -> None:
                 "model_sha256": model.model_sha256,
                 "num_pictures": len(images),
                 "layers": rows,
+                "refined": refined,
                 "perplexity": statistics.perplexity(),
                 "semantic": semantic,
             },
