@@ -102,11 +102,11 @@ def main() -> None:
         rows[str(depth)] = {"tokens": tokens, "bytes": math.ceil(tokens * bits / 8), **quality(decoded)}
         if depth >= pyramid_config.first_decodable_layer:
             grid.append(decoded)
-    refined = {}
+    refined, search_seconds = {}, 0.0
     if arguments.refine_steps:
         started_search = time.perf_counter()
         searched, _ = refine(model, images, lpips, RefinementConfig(num_steps=arguments.refine_steps))
-        refined["seconds"] = time.perf_counter() - started_search
+        search_seconds = time.perf_counter() - started_search
         for depth in range(pyramid_config.first_decodable_layer, pyramid_config.num_layers + 1):
             decoded = model.detokenize(searched, num_layers=depth)
             refined[str(depth)] = {**rows[str(depth)], **quality(decoded)}
@@ -122,7 +122,7 @@ def main() -> None:
     semantic = semantic_scores(model, images[: len(classes)], words, classes)
     print(f"{'':32}{'tokens':>8}{'bytes':>8}{'PSNR dB':>10}{'SSIM':>8}{'LPIPS':>8}{'AlexNet':>9}")
     listed = [(f"{depth} layers", row) for depth, row in rows.items()]
-    listed += [(f"{depth} layers, searched for", row) for depth, row in refined.items() if depth != "seconds"]
+    listed += [(f"{depth} layers, searched for", row) for depth, row in refined.items()]
     for name, row in listed + [(peer["name"], peer) for peer in peers]:
         print(
             f"{name:32}{row.get('tokens', ''):>8}{row.get('bytes', ''):>8}"
@@ -147,6 +147,7 @@ def main() -> None:
                 "num_pictures": len(images),
                 "layers": rows,
                 "refined": refined,
+                "refinement_seconds": search_seconds,
                 "perplexity": statistics.perplexity(),
                 "semantic": semantic,
             },

@@ -48,13 +48,14 @@ def draft_plan(
         with clear_error_if_full(f"temporary folder {folder.parent} (set TMPDIR for another)"):
             draft = build_plan(entries, folder=folder, num_shards=num_shards)
     finally:
-        _tell(notes)
+        tell_what_was_left_out(notes)
     if draft.summary.num_doubles and not notes.has_metadata_lists:
         note(f"{draft.summary.num_doubles} inputs were named more than once; each is taken once")
     return draft
 
 
-def _tell(notes: ListingNotes) -> None:
+def tell_what_was_left_out(notes: ListingNotes) -> None:
+    """Say on standard error how much a listing left out, and the first problems it met."""
     if notes.num_ignored:
         note(f"ignored, hidden or no picture by extension: {notes.num_ignored} files")
     for problem in notes.problems[:_MOST_PROBLEMS_SHOWN]:

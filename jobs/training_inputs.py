@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jobs.console import ProgressDisplay, note
+from jobs.input_listing import tell_what_was_left_out
 from jobs.named_folders import file_of, folder_or_asset
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def cut_crops(
             listed.sort(key=lambda entry: hashlib.sha256(PurePosixPath(entry.uri).name.encode()).digest())
             listed = listed[:max_pictures_per_input]
         entries.extend(listed)
-    for problem in notes.problems:
-        note(f"left out: {problem}")
+    tell_what_was_left_out(notes)
     if not entries:
         raise UsageError(f"pictures in {' '.join(inputs)}: expected some, got none. Name a folder that holds some.")
     done = 0
